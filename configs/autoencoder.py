@@ -1,0 +1,59 @@
+"""The motion latent: motion encoder and image half of the renderer, trained together.
+
+X-NeMo's first stage (its authors publish no training code; sizes of `full` are the released
+networks', batch and learning rate those of two systems descended from it, the rest our defaults).
+
+    python -m xactor_jax.main --config=configs/autoencoder.py:tiny --workdir=runs/autoencoder
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import base, check_size
+from configs.renderer import renderer
+
+
+def get_config(size: str = "full") -> ConfigDict:
+    """`tiny` trains on two CPU cores, `full` on accelerators."""
+    check_size(size)
+    config = base("autoencoder")
+    config.renderer = ConfigDict(renderer(size))
+    config.face_decoder = ConfigDict({"grid": 4, "channels": (128, 64, 32)})
+    config.loss = ConfigDict(
+        {
+            "level_mean": 1.5,
+            "level_deviation": 1.2,
+            "mouth": 5.0,
+            "latent_noise": 0.05,
+            "drop_box": 0.15,
+            "drop_condition": 0.1,
+            "decoder": 1.0,
+            "invariance": 0.005,
+            "codec": 1.0,
+        }
+    )
+    config.data = ConfigDict(
+        {
+            "folders": ("data/footage", "data/actors"),
+            "targets": 4,
+            "other_crops": 2,
+            "footage_share": 0.5,
+            "cross_identity": 0.5,
+        }
+    )
+    config.sample_steps = 2
+    if size == "tiny":
+        config.steps, config.batch_size = 20_000, 8
+        config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
+        config.read_threads = 2
+        config.face_decoder.channels = (96, 48, 24)
+        config.loss.drop_condition = 0.0
+        config.optimizer.update(
+            {
+                "learning_rate": 1e-3,
+                "warmup_steps": 200,
+                "schedule": "cosine",
+                "weight_decay": 1e-3,
+                "ema_decay": 0.998,
+            }
+        )
+    return config

@@ -1,0 +1,39 @@
+"""Fields that every training has; see xactor_jax/train.py."""
+
+from ml_collections import ConfigDict
+
+
+def base(task: str) -> ConfigDict:
+    """Loop, mesh and optimizer; the values are those of a full-size training."""
+    return ConfigDict(
+        {
+            "task": task,
+            "steps": 300_000,
+            "log_every": 100,
+            "save_every": 5_000,
+            "evaluate_every": 10_000,
+            "batch_size": 32,  # examples of all processes together
+            "seed": 0,
+            "mesh": {"replica": 1, "fsdp": -1, "context": 1, "tensor": 1},
+            "optimizer": {
+                "learning_rate": 1e-5,
+                "warmup_steps": 1_000,
+                "schedule": "constant",  # or "cosine"
+                "weight_decay": 1e-2,  # of matrices
+                "b1": 0.9,
+                "b2": 0.99,
+                "clip_norm": 1.0,
+                "ema_decay": 0.9999,
+                "accumulate": 1,
+            },
+            "initial_weights": "",
+            "read_threads": 8,
+            "read_workers": 0,
+        }
+    )
+
+
+def check_size(size: str) -> None:
+    """Raise ValueError for a size that no config has."""
+    if size not in ("full", "tiny"):
+        raise ValueError(f"size {size!r}: use tiny or full")

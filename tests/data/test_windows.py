@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+from xactor_jax.data.windows import Windows
+
+
+@pytest.mark.parametrize("stride", [1, 3, 8, 20])
+def test_the_index_holds_every_window_exactly_once(stride):
+    lengths = np.random.default_rng(0).integers(0, 60, 50)
+    windows = Windows(lengths, window=16, stride=stride)
+
+    expected = []
+    for clip, length in enumerate(lengths):
+        starts = set(range(0, length - 15, stride))
+        if length >= 16:
+            starts.add(int(length) - 16)
+        expected += [{"clip": clip, "start": start} for start in sorted(starts)]
+
+    assert [windows[i] for i in range(len(windows))] == expected
+
+
+def test_every_frame_of_a_long_enough_clip_is_seen():
+    windows = Windows([75, 10, 33], window=16, stride=16)
+    seen = {
+        (w["clip"], w["start"] + k)
+        for w in map(windows.__getitem__, range(len(windows)))
+        for k in range(16)
+    }
+    assert seen == {(0, t) for t in range(75)} | {(2, t) for t in range(33)}
+
+
+def test_clips_shorter_than_a_window_leave_the_index_empty():
+    assert len(Windows([3, 15], window=16)) == 0
+    assert len(Windows([], window=16)) == 0
+    with pytest.raises(IndexError, match="window 0 of 0"):
+        Windows([3], window=16)[0]

@@ -1,0 +1,75 @@
+"""Sound arrives whole, on time and at 16 kHz."""
+
+import numpy as np
+import pytest
+from media.drawn import grey_frames, write_media
+from scipy.io import wavfile
+
+from xactor_jax.errors import InputError
+from xactor_jax.media.audio import frames_of, read_audio, to_mono_16k
+
+
+def sine(rate: int, seconds: float, frequency: float = 440.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(round(rate * seconds)) / rate)).astype(
+        np.float32
+    )
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 44_100, 48_000])
+def test_any_rate_becomes_the_same_sine(tmp_path, rate):
+    stereo = np.stack([sine(rate, 0.5), np.zeros(rate // 2, np.float32)], axis=1)
+    wavfile.write(tmp_path / "a.wav", rate, stereo)
+    samples, read_rate = read_audio(tmp_path / "a.wav")
+    assert read_rate == rate
+    np.testing.assert_array_equal(samples, stereo)
+    mono = to_mono_16k(samples, rate)
+    assert mono.dtype == np.float32 and len(mono) == 8000
+    # The edges ring; inside, soxr's pass band is flat to far below one part in a thousand.
+    np.testing.assert_allclose(mono[400:-400], 0.5 * sine(16_000, 0.5)[400:-400], atol=5e-4)
+
+
+@pytest.mark.parametrize(("kind", "scale"), [(np.int16, 32768), (np.int32, 2**31)])
+def test_integers_are_scaled_to_one(tmp_path, kind, scale):
+    values = (sine(16_000, 0.1) * scale).astype(kind)
+    wavfile.write(tmp_path / "a.wav", 16_000, values)
+    samples, _ = read_audio(tmp_path / "a.wav")
+    np.testing.assert_allclose(samples[:, 0], values / scale, atol=1e-7)
+
+
+def test_late_sound_in_a_video_is_preceded_by_silence(tmp_path):
+    tone = 0.5 + 0 * sine(16_000, 0.4)
+    path = write_media(tmp_path / "a.mkv", grey_frames([9] * 20), audio=tone, late=0.2)
+    samples, rate = read_audio(path)
+    start = int(np.argmax(samples[:, 0] > 0.25)) / rate
+    # Matroska's clock ticks in milliseconds.
+    assert abs(start - 0.2) <= 1e-3
+    assert not samples[: int(0.19 * rate)].any()
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(0, 0), (1, 1), (640, 1), (641, 2), (16_000, 25)])
+def test_frames_cover_the_sound(samples, frames):
+    assert frames_of(samples) == frames
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_refused(tmp_path, bad):
+    values = sine(16_000, 0.1)
+    values[7] = bad
+    wavfile.write(tmp_path / "a.wav", 16_000, values)
+    with pytest.raises(InputError, match="not numbers"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_unusable_files_are_named(tmp_path):
+    wavfile.write(tmp_path / "empty.wav", 16_000, np.zeros(0, np.int16))
+    write_media(tmp_path / "silent.mp4", grey_frames([9] * 3))
+    (tmp_path / "text.wav").write_text("not sound")
+    for name, message in (
+        ("none.wav", "no such file"),
+        ("empty.wav", "empty"),
+        ("silent.mp4", "no audio track"),
+        ("text.wav", "not an audio or video file"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            read_audio(tmp_path / name)
+        assert str(caught.value).startswith(str(tmp_path / name))

@@ -1,0 +1,181 @@
+"""Footage becomes clips that hold what was filmed; what is of no use is listed with its reason."""
+
+import csv
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from media.drawn import drawn_face, grey_frames, talking_clip, write_media
+
+from xactor_jax import prepare
+from xactor_jax.data import shards
+from xactor_jax.errors import InputError
+
+RATE = 16_000
+
+
+def voice(seconds: float) -> np.ndarray:
+    """A ramp of loudness, so that every moment of the sound can be told."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    return (0.5 * time / seconds * np.sin(2 * np.pi * 220 * time)).astype(np.float32)
+
+
+def rejected(output) -> dict[str, str]:
+    with (output / "rejected.csv").open(newline="") as file:
+        return {row["file"]: row["reason"] for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("some footage")
+    (folder / "anna").mkdir()
+    talking = talking_clip(36, drift=0.5)
+    write_media(folder / "anna" / "good.mkv", talking, audio=voice(1.44))
+    times = [t / 50 for t in range(72)]
+    write_media(folder / "fast.mkv", [talking[t // 2] for t in range(72)], times, audio=voice(1.44))
+    write_media(folder / "mute.mp4", talking)
+    write_media(folder / "short.mkv", talking[:20], audio=voice(0.8))
+    write_media(folder / "wall.mkv", grey_frames([90] * 30), audio=voice(1.2))
+    pair = [np.hstack([frame, frame]) for frame in talking[:30]]
+    write_media(folder / "pair.mkv", pair, audio=voice(1.2))
+    jump = talking[:15] + [drawn_face(200, 240, (100, 135), 80)] * 15
+    write_media(folder / "jump.mkv", jump, audio=voice(1.2))
+    cut = talking[:15] + [np.roll(255 - frame, 5, axis=1) for frame in talking[:15]]
+    write_media(folder / "cut.mkv", cut, audio=voice(1.2))
+    lost = talking[:20] + [np.full_like(talking[0], (90, 120, 150))] * 10
+    write_media(folder / "lost.mkv", lost, audio=voice(1.2))
+    (folder / "broken.mp4").write_bytes(bytes(range(256)) * 40)
+    (folder / "notes.txt").write_text("not footage")
+    write_media(folder / "voice.wav", audio=voice(1.0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(footage, tmp_path_factory):
+    output = tmp_path_factory.mktemp("out") / "shards"
+    assert prepare.prepare(footage, output, size=96, test_fraction=0) == (2, 8)
+    return output
+
+
+def test_what_cannot_be_used_is_listed_with_its_reason(prepared):
+    reasons = rejected(prepared)
+    expected = {
+        "broken.mp4": "not an audio or video file",
+        "cut.mkv": "the scene changes at 0.60 s",
+        "jump.mkv": "the face jumps by 0.",
+        "lost.mkv": "no face in 10 of 30 frames",
+        "mute.mp4": "no audio track",
+        "pair.mkv": "several faces in 2 of the 2",
+        "short.mkv": "only 0.80 s",
+        "wall.mkv": "no face found",
+    }
+    assert reasons.keys() == expected.keys()
+    for name, reason in expected.items():
+        assert reasons[name].startswith(reason), (name, reasons[name])
+
+
+def test_a_clip_holds_what_was_filmed(prepared):
+    opened = shards.open_shards(prepared, "train")
+    clips = {opened.header(i).clip: opened[i] for i in range(len(opened))}
+    assert set(clips) == {"anna/good.mkv", "fast.mkv"}
+    assert (clips["anna/good.mkv"].identity, clips["fast.mkv"].identity) == ("anna", "footage")
+    for clip in clips.values():
+        assert (len(clip), clip.size, clip.source) == (36, 96, "footage")
+        # Sound is where it was, to the rounding of 16 bits (twice).
+        np.testing.assert_allclose(clip.audio / 32768, voice(1.44), atol=1e-4)
+        # The head drifts by half a pixel a frame, in a view of about 2 * 1.19 * 80 pixels; the ends
+        # of the track are flattened by its smoothing.
+        across = clip.head_box[:, 1]
+        assert abs((across[28] - across[8]) * 2 * 1.19 * 80 - 10) < 2
+        np.testing.assert_allclose(np.median(clip.head_box, axis=0), 0.5, atol=0.12)
+
+
+def test_the_view_shows_the_frame_of_the_time(prepared):
+    opened = shards.open_shards(prepared, "train")
+    good, fast = sorted((opened[0], opened[1]), key=lambda clip: clip.clip)
+    moments = [0, 7, 17, 30]
+    a, b = shards.decode_frames(good, moments), shards.decode_frames(fast, moments)
+    # The same scene at 50 frames a second gives the same pictures, to coding and half a pixel.
+    assert np.abs(a.astype(int) - b).mean() < 2
+    apart = np.abs(a[1].astype(int) - a[3]).mean()
+    assert apart > 3 * np.abs(a[1].astype(int) - b[1]).mean()
+
+
+def test_running_again_continues(footage, tmp_path, monkeypatch):
+    inputs, output = tmp_path / "in", tmp_path / "out"
+    inputs.mkdir()
+    for name in ("fast.mkv", "mute.mp4"):
+        shutil.copy(footage / name, inputs / name)
+    prepare.prepare(inputs, output, size=64, test_fraction=0)
+    done = []
+    work = prepare.prepare_clip
+
+    def counted(clip, size):
+        done.append(clip.name)
+        return work(clip, size)
+
+    monkeypatch.setattr(prepare, "prepare_clip", counted)
+    assert prepare.prepare(inputs, output, size=64, test_fraction=0) == (1, 1)
+    assert done == []
+    shutil.copy(footage / "anna" / "good.mkv", inputs / "more.mkv")
+    write_media(inputs / "mute.mp4", talking_clip(30), audio=voice(1.2))
+    assert prepare.prepare(inputs, output, size=64, test_fraction=0) == (3, 0)
+    assert sorted(done) == ["more.mkv", "mute.mp4"]
+    assert len(shards.open_shards(output, "train")) == 3
+    assert rejected(output) == {}
+
+
+def test_the_test_split_depends_on_the_name_alone():
+    names = [f"s{i % 34}/clip{i}.mpg" for i in range(4000)]
+    held = [name for name in names if prepare.is_test(name, 0.06)]
+    # Binomial: 240 expected, 15 the deviation.
+    assert 180 < len(held) < 300
+    assert set(held) <= {name for name in names if prepare.is_test(name, 0.1)}
+    assert not any(prepare.is_test(name, 0) for name in names)
+
+
+def test_processes_side_by_side_give_the_same(footage, prepared, tmp_path):
+    inputs, output = tmp_path / "in", tmp_path / "out"
+    (inputs / "anna").mkdir(parents=True)
+    for name in ("anna/good.mkv", "fast.mkv", "mute.mp4"):
+        shutil.copy(footage / name, inputs / name)
+    command = [sys.executable, "-m", "xactor_jax.prepare", f"--input={inputs}"]
+    command += [f"--output={output}", "--size=96", "--test_fraction=0", "--jobs=2"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{output}: 2 clips prepared, 1 rejected (rejected.csv says why)\n"
+    assert done.stderr == ""
+    one, other = (shards.open_shards(folder, "train") for folder in (prepared, output))
+    assert [one[i].frames for i in range(2)] == [other[i].frames for i in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--input=nowhere", "--output=out"], "error: nowhere: no such folder"),
+        (["--input=.", "--output=out", "--size=31"], "error: --size=31"),
+        (["--input=.", "--output=out", "--jobs=0"], "error: --jobs=0"),
+        (["--input=.", "--output=out", "--test_fraction=1"], "error: --test_fraction=1.0"),
+        (["--input=.", "--output=out"], "error: .: no video in this folder"),
+        (["--input=."], "error: the following arguments are required: --output"),
+    ],
+)
+def test_a_wrong_command_is_told_in_one_line(flags, message, tmp_path, monkeypatch, capsys):
+    from xactor_jax.command import run
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["prepare", *flags])
+    with pytest.raises(SystemExit) as exit:
+        run(prepare.main)
+    assert exit.value.code == 2
+    stderr = capsys.readouterr().err
+    assert stderr.startswith(message) and stderr.count("\n") == 1
+
+
+def test_footage_without_any_usable_clip_is_told(footage, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(footage / "mute.mp4", tmp_path / "in" / "mute.mp4")
+    with pytest.raises(InputError, match=r"no clip can be used; .*rejected\.csv"):
+        prepare.prepare(tmp_path / "in", tmp_path / "out")

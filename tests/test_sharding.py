@@ -1,0 +1,90 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
+
+from xactor_jax.errors import InputError
+from xactor_jax.sharding import MESH_AXES, constrain, make_mesh, tensor_shardings, to_host
+
+
+def abstract_mesh(*sizes):
+    return AbstractMesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 4)
+
+
+def shapes(**tensors):
+    return {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in tensors.items()}
+
+
+def specs(tree, mesh, **options):
+    return jax.tree.map(lambda s: s.spec, tensor_shardings(tree, mesh, **options))
+
+
+def test_the_largest_dimension_that_divides_is_split():
+    tree = shapes(kernel=(64, 512), odd=(1023, 64), small=(8, 8), bias=(512,), conv=(3, 3, 64, 128))
+    assert specs(tree, abstract_mesh(1, 8, 1, 1)) == {
+        "kernel": P(None, "fsdp"),
+        "odd": P(None, "fsdp"),
+        "small": P(),
+        "bias": P(),
+        "conv": P(None, None, None, "fsdp"),
+    }
+
+
+def test_stacked_layers_are_not_split_along_their_layer_axis():
+    tree = {"stacked": {"mlp": shapes(kernel=(4096, 64, 64), bias=(64, 64))}}
+    assert specs(tree, abstract_mesh(1, 8, 1, 1)) == {
+        "stacked": {"mlp": {"kernel": P(None, "fsdp"), "bias": P()}}
+    }
+
+
+def test_one_device_splits_nothing():
+    tree = shapes(kernel=(1024, 1024), odd=(1001, 1001))
+    assert specs(tree, abstract_mesh(1, 1, 1, 1)) == {"kernel": P(), "odd": P()}
+
+
+def test_the_first_rule_that_matches_wins():
+    rules = ((r"query/", lambda shape, mesh: P("tensor")), (r"", lambda shape, mesh: P("fsdp")))
+    tree = {"query": shapes(kernel=(64, 64)), "out": shapes(kernel=(64, 64))}
+    assert specs(tree, abstract_mesh(1, 2, 1, 2), rules=rules) == {
+        "query": {"kernel": P("tensor")},
+        "out": {"kernel": P("fsdp")},
+    }
+
+
+def test_a_large_tensor_that_nothing_divides_is_named():
+    tree = {"block": shapes(kernel=(1001, 1001))}
+    with pytest.raises(InputError, match=r"block/kernel \(1001, 1001\).*fsdp=8"):
+        tensor_shardings(tree, abstract_mesh(1, 8, 1, 1))
+
+
+def test_mesh_sizes_must_fill_the_devices():
+    [device] = jax.devices()[:1]
+    mesh = make_mesh({"replica": 1, "fsdp": -1, "context": 1, "tensor": 1}, [device])
+    assert dict(mesh.shape) == {"replica": 1, "fsdp": 1, "context": 1, "tensor": 1}
+    for sizes in ((1, 2, 1, 1), (-1, -1, 1, 1), (0, 1, 1, 1), (-1, 2, 1, 1)):
+        with pytest.raises(InputError, match=r"config\.mesh"):
+            make_mesh(dict(zip(MESH_AXES, sizes, strict=True)), [device])
+
+
+def test_constrain_leaves_values_alone_without_a_mesh():
+    x = jnp.arange(6.0).reshape(2, 3)
+    assert constrain(x, "batch", None) is x
+
+
+def test_constrain_splits_only_what_the_mesh_divides():
+    def spec(*shape):
+        x = jax.ShapeDtypeStruct(shape, jnp.float32)
+        with jax.sharding.use_abstract_mesh(abstract_mesh(2, 4, 2, 1)):
+            traced = jax.make_jaxpr(lambda x: constrain(x, "batch", "frames", "heads"))(x)
+        return traced.eqns[0].params["sharding"].spec
+
+    assert spec(8, 6, 4) == P(("replica", "fsdp"), "context", None)
+    assert spec(3, 6, 4) == P(None, "context", None)
+    assert spec(16, 5, 4) == P(("replica", "fsdp"), None, None)
+
+
+def test_to_host_gives_numpy():
+    tree = to_host({"a": jnp.ones(3), "b": np.zeros(2)})
+    assert all(type(leaf) is np.ndarray for leaf in tree.values())

@@ -1,0 +1,375 @@
+"""The loop on a linear regression, whose loss, gradient and solution have a closed form.
+
+Run as a program this file is the other process of the tests that need one.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from xactor_jax.checkpoint import Checkpoints, load_weights, save_weights
+from xactor_jax.errors import InputError
+from xactor_jax.train import train
+
+INPUTS = np.random.default_rng(0).normal(size=(32, 64)).astype(np.float32)
+TRUTH = np.random.default_rng(1).normal(size=(64, 64)).astype(np.float32)
+
+
+class LinearTask:
+    """Fit `kernel` to `INPUTS @ TRUTH` under noise drawn anew in every example and every step.
+
+    `at_evaluation` and `at_export` are called as the loop evaluates and exports.
+    """
+
+    def __init__(self, noise=0.1, at_evaluation=None, at_export=None, nan_at=-1):
+        self.noise, self.nan_at = noise, nan_at
+        self.at_evaluation, self.at_export = at_evaluation, at_export
+        self.frozen = {"truth": TRUTH}
+        self.state = None
+
+    def init(self, key):
+        kernel = 0.1 * jax.random.normal(key, (64, 64))
+        return {"layer": {"kernel": kernel, "bias": jnp.zeros(64)}}
+
+    def loss(self, params, frozen, batch, key):
+        noise = self.noise * jax.random.normal(key, batch["input"].shape)
+        x = batch["input"] + noise
+        error = x @ params["layer"]["kernel"] + params["layer"]["bias"] - x @ frozen["truth"]
+        loss = jnp.mean(error**2) / jnp.where(jnp.any(batch["broken"]), 0.0, 1.0)
+        return loss, {"largest_error": jnp.abs(error).max()}
+
+    def source(self):
+        return range(32)
+
+    def load(self, index, rng):
+        row = INPUTS[index] + self.noise * rng.normal(size=64).astype(np.float32)
+        return {"input": row.astype(np.float32), "broken": np.bool_(index == self.nan_at)}
+
+    def evaluate(self, params, frozen, key):
+        if self.at_evaluation:
+            self.at_evaluation()
+        error = params["layer"]["kernel"] - frozen["truth"]
+        return {"distance": float(jnp.linalg.norm(error))}
+
+    def sample(self, params, frozen, key, folder):
+        (folder / "picture.txt").write_text("a picture")
+
+    def export(self, params, frozen, path):
+        save_weights(path, params, {"kind": "linear"})
+        if self.at_export:
+            self.at_export()
+
+
+def make_config(**changes):
+    config = ConfigDict(
+        {
+            "steps": 6,
+            "log_every": 1,
+            "save_every": 3,
+            "evaluate_every": 3,
+            "batch_size": 8,
+            "seed": 4,
+            "mesh": {"replica": 1, "fsdp": -1, "context": 1, "tensor": 1},
+            "initial_weights": "",
+            "read_threads": 2,
+            "read_workers": 0,
+            "optimizer": {
+                "learning_rate": 1e-2,
+                "warmup_steps": 2,
+                "schedule": "cosine",
+                "weight_decay": 1e-4,
+                "b1": 0.9,
+                "b2": 0.99,
+                "clip_norm": 1.0,
+                "ema_decay": 0.99,
+                "accumulate": 1,
+            },
+        }
+    )
+    config.update_from_flattened_dict(changes)
+    return config.lock()
+
+
+UNTIL_STOPPED = {"optimizer.schedule": "constant", "save_every": 1_000_000}
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved(workdir, step):
+    """Every array of a checkpoint and its meta, read without the state that made it."""
+    from orbax.checkpoint import v1 as ocp
+
+    path = workdir / "checkpoints" / str(step)
+    shapes = ocp.checkpointables_metadata(path).metadata["state"]
+    numpy = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    found = ocp.load_checkpointables(path, {"state": numpy, "meta": None})
+    return found["state"], found["meta"]
+
+
+def assert_same_training(one, other, step=6):
+    (state, meta), (other_state, other_meta) = saved(one, step), saved(other, step)
+    leaves = jax.tree.leaves(state)
+    # step, params, ema, two moments and three counters of the optimiser: nothing is left out.
+    assert len(leaves) >= 1 + 2 + 2 + 4
+    jax.tree.map(np.testing.assert_array_equal, state, other_state)
+    assert meta["batches"] == other_meta["batches"]
+
+    def losses(workdir):
+        return [(line["step"], line["loss"]) for line in lines(workdir)]
+
+    assert losses(one) == losses(other)
+
+
+def child(*arguments, check=True):
+    result = subprocess.run(
+        [sys.executable, "-W", "error", __file__, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        check=False,
+    )
+    if check:
+        assert result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The workdir of six uninterrupted steps."""
+    workdir = tmp_path_factory.mktemp("whole")
+    assert train(make_config(), LinearTask(), workdir) == 6
+    return workdir
+
+
+def test_a_training_leaves_what_it_promises(whole):
+    assert [line["step"] for line in lines(whole)] == [1, 2, 3, 4, 5, 6]
+    first, last = lines(whole)[1], lines(whole)[-1]
+    assert {"step", "loss", "grad_norm", "learning_rate", "samples_per_second"} <= set(first)
+    assert "largest_error" in first
+    assert ["evaluate/distance" in line for line in lines(whole)] == [False, False, True] * 2
+    assert last["evaluate/distance"] < lines(whole)[2]["evaluate/distance"]
+    # Updates before steps 1, 2, 3: 0, 1 and 2 of 2 of the warm-up.
+    rates = [line["learning_rate"] for line in lines(whole)[:3]]
+    assert rates == pytest.approx([0, 0.5e-2, 1e-2])
+    samples = sorted(path.name for path in (whole / "samples").iterdir())
+    assert samples == ["step_00000003", "step_00000006"]
+    params, metadata = load_weights(whole / "model.safetensors")
+    assert metadata == {"kind": "linear"}
+    np.testing.assert_array_equal(
+        params["layer"]["kernel"], saved(whole, 6)[0]["ema"]["layer"]["kernel"]
+    )
+
+
+def test_the_first_loss_is_the_closed_form(tmp_path):
+    start = {"layer": {"kernel": np.zeros((64, 64), np.float32), "bias": np.ones(64, np.float32)}}
+    save_weights(tmp_path / "start", start, {})
+    config = make_config(
+        **{"steps": 3, "batch_size": 32, "initial_weights": str(tmp_path / "start")}
+    )
+    train(config, LinearTask(noise=0.0), tmp_path)
+    error = 1 - INPUTS.astype(float) @ TRUTH
+    gradients = (2 * INPUTS.T @ error / error.size, 2 * error.sum(0) / error.size)
+    # float32 sums of 2048 terms: one part in 1e5.
+    assert lines(tmp_path)[0]["loss"] == pytest.approx(np.mean(error**2), rel=1e-5)
+    norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
+    assert lines(tmp_path)[0]["grad_norm"] == pytest.approx(norm, rel=1e-5)
+
+
+def test_the_solution_is_found(tmp_path):
+    config = make_config(
+        **{
+            "steps": 150,
+            "log_every": 50,
+            "save_every": 1000,
+            "evaluate_every": 1000,
+            "batch_size": 32,
+            "optimizer.learning_rate": 1e-1,
+            "optimizer.weight_decay": 0.0,
+        }
+    )
+    train(config, LinearTask(noise=1.0), tmp_path)
+    assert [line["step"] for line in lines(tmp_path)] == [50, 100, 150]
+    kernel = load_weights(tmp_path / "model.safetensors")[0]["layer"]["kernel"]
+    # Noisy inputs span the space, so that the truth is the only solution; its entries are about 1.
+    assert np.abs(kernel - TRUTH).mean() < 0.02
+
+
+def test_sigterm_saves_and_the_same_command_ends_at_the_same_bits(whole, tmp_path):
+    config = make_config(save_every=100)
+    task = LinearTask(at_evaluation=lambda: signal.raise_signal(signal.SIGTERM))
+    assert train(config, task, tmp_path) == 3
+    assert (tmp_path / "model.safetensors").exists()
+    assert train(config, LinearTask(), tmp_path) == 6
+    assert_same_training(tmp_path, whole)
+
+
+def test_a_killed_training_ends_at_the_same_bits(whole, tmp_path):
+    result = child("killed", tmp_path, check=False)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "los')
+    assert train(make_config(save_every=2), LinearTask(), tmp_path) == 6
+    assert_same_training(tmp_path, whole)
+    assert load_weights(tmp_path / "model.safetensors")[1] == {"kind": "linear"}
+
+
+def test_a_finished_training_is_left_as_it_is(whole, tmp_path):
+    before = lines(whole)
+    assert train(make_config(), LinearTask(), whole) == 6
+    assert lines(whole) == before
+    with pytest.raises(InputError, match=r"is at step 6, beyond config\.steps=5"):
+        train(make_config(steps=5), LinearTask(), whole)
+
+
+def test_slices_of_a_batch_equal_the_whole_batch(tmp_path):
+    for slices in (1, 4):
+        config = make_config(**{"optimizer.accumulate": slices})
+        task = LinearTask(noise=0.0)
+        train(config, task, tmp_path / str(slices))
+    one, four = (saved(tmp_path / name, 6)[0]["params"] for name in "14")
+    # Another order of float32 sums, which Adam's division amplifies a little.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, four)
+    losses = [[line["loss"] for line in lines(tmp_path / name)] for name in "14"]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    config = make_config(steps=40, save_every=1, log_every=1)
+    with pytest.raises(InputError, match=r"loss is inf at step \d+"):
+        train(config, LinearTask(nan_at=7), tmp_path)
+    good = [line["step"] for line in lines(tmp_path)]
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest() == (good[-1] if good else None)
+    if good:
+        state, _ = saved(tmp_path, good[-1])
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"kernel": np.zeros((64, 64))}, "lacks layer/bias"),
+        ({"kernel": np.zeros((64, 32)), "bias": np.zeros(64)}, r"layer/kernel as \[64, 32\]"),
+        (
+            {"kernel": np.zeros((64, 64)), "bias": np.zeros(64), "gain": np.zeros(1)},
+            "has layer/gain, which this config lacks",
+        ),
+    ],
+)
+def test_initial_weights_of_another_network_are_named(tmp_path, layer, message):
+    save_weights(tmp_path / "start", {"layer": layer}, {})
+    with pytest.raises(InputError, match=message):
+        train(make_config(initial_weights=str(tmp_path / "start")), LinearTask(), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"steps": 0}, {"log_every": 0}, {"batch_size": 9, "optimizer.accumulate": 2}]
+)
+def test_a_config_that_cannot_work_is_an_input_error(tmp_path, changes):
+    with pytest.raises(InputError, match=r"config\."):
+        train(make_config(**changes), LinearTask(), tmp_path)
+
+
+def test_eight_devices_train_as_one_and_hand_over(whole, tmp_path):
+    result = json.loads(child("devices", tmp_path).stdout)
+    expected = [line["loss"] for line in lines(whole)]
+    # float32 sums in another order: one part in 1e5, over six steps of Adam.
+    for name in ("split", "handed over"):
+        np.testing.assert_allclose(result[name], expected, rtol=2e-5)
+    assert result["specs"] == [["fsdp"], []]
+    # One device goes on where eight were stopped after three steps.
+    assert train(make_config(), LinearTask(), tmp_path / "to one") == 6
+    losses = [line["loss"] for line in lines(tmp_path / "to one")]
+    np.testing.assert_allclose(losses, expected, rtol=2e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_hand_over(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, "process", tmp_path, str(number), address],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        )
+        for number in range(2)
+    ]
+    ends = [(process.communicate(timeout=300)[1], process.returncode) for process in processes]
+    assert [code for _, code in ends] == [0, 0], ends
+    stopped = lines(tmp_path)[-1]["step"]
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest() == stopped
+    # Two processes hold the rows of a batch in another order, which would move the noise of a row.
+    config = make_config(**UNTIL_STOPPED, steps=stopped + 3)
+    for workdir in (tmp_path, tmp_path / "one"):
+        assert train(config, LinearTask(noise=0.0), workdir) == stopped + 3
+    losses = [[line["loss"] for line in lines(path)] for path in (tmp_path, tmp_path / "one")]
+    # float32 sums in another order; Adam lets the difference grow with the number of steps.
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+def process(workdir, number, address):
+    """One of two processes of two devices each; JAX stops both some steps after one's SIGTERM."""
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.distributed.initialize(address, 2, int(number))
+
+    def stop():
+        if number == "0":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = make_config(**UNTIL_STOPPED, steps=1_000_000)
+    assert train(config, LinearTask(noise=0.0, at_evaluation=stop), workdir) < 1_000_000
+
+
+def killed(workdir):
+    """Train with a checkpoint every two steps and die while the second one is being written."""
+    calls = []
+
+    def die():
+        calls.append(None)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    # The loop exports right after it has started to save.
+    train(make_config(save_every=2), LinearTask(at_export=die), workdir)
+
+
+def devices(workdir):
+    """Train on 8 devices: split 8 ways; split, stopped, and on as 2 x 2 x 2; split and stopped."""
+    jax.config.update("jax_num_cpu_devices", 8)
+    layouts = []
+
+    class Watching(LinearTask):
+        def export(self, params, frozen, path):
+            super().export(params, frozen, path)
+            layouts[:] = [list(params["layer"][name].sharding.spec) for name in ("kernel", "bias")]
+
+    train(make_config(), Watching(), workdir / "split")
+    stop = {"at_evaluation": lambda: signal.raise_signal(signal.SIGTERM)}
+    for name in ("handed over", "to one"):
+        train(make_config(), LinearTask(**stop), workdir / name)
+    mixed = {"mesh.replica": 2, "mesh.fsdp": 2, "mesh.context": 2}
+    train(make_config(**mixed), LinearTask(), workdir / "handed over")
+    names = ("split", "handed over")
+    losses = {name: [line["loss"] for line in lines(workdir / name)] for name in names}
+    print(json.dumps({**losses, "specs": layouts}))
+
+
+if __name__ == "__main__":
+    name, folder, *rest = sys.argv[1:]
+    {"killed": killed, "devices": devices, "process": process}[name](Path(folder), *rest)

@@ -1,0 +1,1 @@
+"""X-Actor in JAX: a portrait and a voice become a talking-head video."""

@@ -1,0 +1,1 @@
+"""Training clips: their shards, the windows cut from them, and the synthetic actors."""

@@ -1,0 +1,205 @@
+"""Training examples of faces: a reference, targets, and driving crops that show their motion."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+
+import numpy as np
+
+from xactor_jax.data.shards import Clip, decode_frames, open_shards
+from xactor_jax.data.transforms import (
+    PLAIN,
+    Augmentation,
+    box_in_picture,
+    driving_picture,
+    picture_of,
+    relative_box,
+)
+from xactor_jax.data.windows import Windows
+from xactor_jax.errors import InputError
+
+SOURCES = ("footage", "actor")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FaceExampleConfig:
+    """Where examples come from and how they are cut; pictures are square, sizes in pixels."""
+
+    folders: tuple[str, ...] = ()
+    image_size: int = 512
+    view_scale: float = 2.0
+    crop_size: int = 224
+    face_size: int = 32
+    targets: int = 4
+    other_crops: int = 2  # targets that have a second driving crop
+    consecutive: bool = False  # targets are one run of frames (video) or anywhere in the segment
+    stride: int = 8  # frames between the places that make up an epoch
+    footage_share: float = 0.5
+    cross_identity: float = 0.5  # actors driven by the same motion on another identity
+    augment: bool = True
+    crop_augmentation: Augmentation = Augmentation(
+        brightness=0.15,
+        contrast=0.3,
+        tint=0.12,
+        gray=0.3,
+        noise=6.0,
+        scale=0.08,
+        shift=0.04,
+        rotation=4.0,
+    )
+    picture_augmentation: Augmentation = Augmentation(brightness=0.06, contrast=0.12, tint=0.06)
+
+
+class FaceExamples:
+    """Random access to one split: `[i]` is a small index, `load` reads and cuts it."""
+
+    def __init__(self, config: FaceExampleConfig, split: str):
+        self.config = config
+        self.shards = [open_shards(folder, split) for folder in config.folders]
+        self.places = [(s, i) for s, shard in enumerate(self.shards) for i in range(len(shard))]
+        headers = [self.shards[s].header(i) for s, i in self.places]
+        shortest = config.targets if config.consecutive else 1
+        self.segments = {
+            source: [
+                n
+                for n, header in enumerate(headers)
+                if header.source == source and header.length >= shortest
+            ]
+            for source in SOURCES
+        }
+        if not any(self.segments.values()):
+            raise InputError(f"{', '.join(config.folders)}: no clips in split {split!r}")
+        self.windows = {
+            source: Windows([headers[n].length for n in chosen], shortest, config.stride)
+            for source, chosen in self.segments.items()
+            if chosen
+        }
+        self.renderings: dict[tuple, list[int]] = defaultdict(list)
+        for n, header in enumerate(headers):
+            self.renderings[header.motion, header.start].append(n)
+        self.headers = headers
+
+    def _share(self) -> float:
+        if "footage" not in self.windows or "actor" not in self.windows:
+            return float("footage" in self.windows)
+        return self.config.footage_share
+
+    def __len__(self) -> int:
+        share = {"footage": self._share(), "actor": 1 - self._share()}
+        return max(
+            int(len(windows) / share[source])
+            for source, windows in self.windows.items()
+            if share[source] > 0
+        )
+
+    def __getitem__(self, i: int) -> dict[str, int]:
+        """Sources alternate in their shares, each through its own windows again and again."""
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        footage = int(i * self._share())
+        is_footage = int((i + 1) * self._share()) > footage
+        source = "footage" if is_footage else "actor"
+        windows = self.windows[source]
+        place = windows[(footage if is_footage else i - footage) % len(windows)]
+        return {"segment": self.segments[source][int(place["clip"])], "start": int(place["start"])}
+
+    def clip(self, segment: int) -> Clip:
+        """The segment's record."""
+        shard, i = self.places[segment]
+        return self.shards[shard][i]
+
+    def _other_identity(self, segment: int, rng: np.random.Generator) -> int | None:
+        """Another identity's rendering of the same motion, where there is one."""
+        header = self.headers[segment]
+        others = [
+            n
+            for n in self.renderings[header.motion, header.start]
+            if self.headers[n].identity != header.identity
+        ]
+        return int(rng.choice(others)) if others else None
+
+    def load(self, element: dict[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One example.
+
+        reference (s,s,3), target (t,s,s,3): pictures; reference_face (f,f,3), target_face
+        (t,f,f,3): the same people's coarse crops; driving (t,c,c,3), other_driving (o,c,c,3),
+        reference_driving (c,c,3): what the motion encoder sees; box (t,3): head boxes against the
+        reference's; head_box (t,3): (cy, cx, side) in units of the picture. Pictures are uint8.
+        """
+        c, segment = self.config, int(element["segment"])
+        clip = self.clip(segment)
+        length, start = len(clip), int(element["start"])
+        if c.consecutive:
+            frames = start + np.arange(c.targets)
+        else:
+            first = min(start + int(rng.integers(c.stride)), length - 1)
+            frames = np.array([first, *rng.integers(length, size=c.targets - 1)])
+        other = self._other_identity(segment, rng)
+        drivers = [clip, clip if other is None else self.clip(other)]
+        if other is not None and rng.random() < c.cross_identity:
+            drivers.reverse()
+        return self._cut(clip, drivers, int(rng.integers(length)), frames, rng)
+
+    def _cut(
+        self,
+        clip: Clip,
+        drivers: list[Clip],
+        reference: int,
+        frames: np.ndarray,
+        rng: np.random.Generator,
+    ) -> dict[str, np.ndarray]:
+        c = self.config
+        colour = (c.picture_augmentation if c.augment else PLAIN).colour(rng)
+        crop_augmentation = c.crop_augmentation if c.augment else PLAIN
+        views = decode_frames(clip, [reference, *frames])
+        pictures = [picture_of(colour(v), c.view_scale, c.image_size) for v in views]
+        places = [reference, *frames]
+
+        def crops(source: Clip, chosen, size: int, augmentation: Augmentation, seen=None):
+            views = decode_frames(source, chosen) if seen is None else seen
+            side = float(np.median(source.head_box[:, 2]))
+            return np.stack(
+                [
+                    driving_picture(view, source.head_box[k], side, size, augmentation, rng)
+                    for view, k in zip(views, chosen, strict=True)
+                ]
+            )
+
+        seen = views[1:] if drivers[0] is clip else None
+        faces = crops(clip, places, c.face_size, PLAIN, [colour(view) for view in views])
+        head_box = box_in_picture(clip.head_box[places], c.view_scale)
+        return {
+            "reference": pictures[0],
+            "target": np.stack(pictures[1:]),
+            "reference_face": faces[0],
+            "target_face": faces[1:],
+            "driving": crops(drivers[0], frames, c.crop_size, crop_augmentation, seen),
+            "other_driving": crops(
+                drivers[1], frames[: c.other_crops], c.crop_size, crop_augmentation
+            ),
+            "reference_driving": crops(clip, [reference], c.crop_size, PLAIN, views[:1])[0],
+            "box": relative_box(head_box[1:], head_box[0]),
+            "head_box": head_box[1:],
+        }
+
+    def fixed_batches(self, count: int) -> dict[str, dict[str, np.ndarray]]:
+        """The same `count` examples of each source at every call, the reference its first frame.
+
+        Actors are driven by another identity.
+        """
+        batches = {}
+        for source, segments in self.segments.items():
+            examples = []
+            for n in np.linspace(0, len(segments) - 1, min(count, len(segments))).astype(int):
+                segment, rng = segments[int(n)], np.random.default_rng(int(n))
+                clip, other = self.clip(segment), self._other_identity(segment, rng)
+                frames = np.linspace(len(clip) / 8, len(clip) - 1, self.config.targets).astype(int)
+                if self.config.consecutive:
+                    frames = len(clip) // 4 + np.arange(self.config.targets)
+                drivers = [clip if other is None else self.clip(other), clip]
+                examples.append(self._cut(clip, drivers, 0, frames, rng))
+            if examples:
+                names = examples[0]
+                batches[source] = {k: np.stack([e[k] for e in examples]) for k in names}
+        return batches

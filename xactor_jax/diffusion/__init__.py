@@ -1,0 +1,1 @@
+"""Diffusion without networks: processes, noise levels, samplers, guidance."""

@@ -1,0 +1,1 @@
+"""Metrics, drift curves and reports."""

@@ -1,0 +1,64 @@
+"""Train: `python -m xactor_jax.main --config=configs/motion.py:tiny --workdir=DIR`.
+
+The same command continues a stopped training. `--config.steps=1000` changes a field. On several
+machines add `--distributed`: jax.distributed finds the others on TPU pods, Slurm, GKE and Open MPI.
+Compiled programs are kept in JAX_COMPILATION_CACHE_DIR, ~/.cache/xactor_jax by default.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from xactor_jax.command import run
+from xactor_jax.errors import InputError
+from xactor_jax.tasks import make_task
+from xactor_jax.train import train
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="Experiment.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", "", "Folder of this training; made when missing.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes before anything.")
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Read the flags. Raises InputError for whatever is wrong with them or the config file."""
+    try:
+        rest = flags.FLAGS(argv)
+        for name in ("config", "workdir"):
+            if not flags.FLAGS[name].present:
+                raise InputError(f"--{name} is missing (see --help)")
+        CONFIG.value.keys()  # A file that is missing shows only when its config is asked for.
+    except OSError as error:
+        path = config_flags.get_config_filename(flags.FLAGS["config"])
+        raise InputError(f"{path}: cannot read this config file") from error
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        # The last line says what is wrong, also where the config file raised a traceback.
+        reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
+        raise InputError(f"{str(reason).strip().splitlines()[-1]} (see --help)") from error
+    return rest
+
+
+def command(argv: list[str]) -> None:
+    """Train what the flags say."""
+    if DISTRIBUTED.value:
+        jax.distributed.initialize()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xactor_jax"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    config, workdir = CONFIG.value, Path(WORKDIR.value)
+    step = train(config, make_task(config), workdir)
+    if jax.process_index() == 0:
+        stopped = "" if step == config.steps else f" of {config.steps}; the same command continues"
+        print(f"step {step}{stopped}: {workdir / 'model.safetensors'}")
+
+
+def main() -> None:
+    app.run(command, flags_parser=parse)
+
+
+if __name__ == "__main__":
+    run(main)

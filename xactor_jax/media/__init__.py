@@ -1,0 +1,1 @@
+"""Video, sound and faces: everything that reads or writes files from outside."""

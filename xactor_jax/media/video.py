@@ -1,0 +1,233 @@
+"""Frames from any video file at 25 a second, and frames with sound to MP4."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import cv2
+import numpy as np
+import soxr
+from jaxtyping import Float32, UInt8
+
+from xactor_jax.data.shards import FRAME_RATE
+from xactor_jax.errors import InputError
+from xactor_jax.media.audio import open_media, start_of
+
+_AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+_AAC_FALLBACK = 48000
+_AUDIO_BLOCK = 1024
+
+
+def read_video(
+    path: str | os.PathLike, longest_side: int = 1920
+) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """RGB frames at 25 a second: frame k is the one shown nearest to k / 25 s after the start.
+
+    Upright (rotation tags obeyed), with square pixels, one frame in memory at a time.
+
+    Args:
+      longest_side: larger pictures are reduced to this many pixels.
+
+    Raises:
+      InputError: the file is missing, is no video, has no picture or cannot be decoded.
+    """
+    path = Path(path)
+    with open_media(path) as container:
+        if not container.streams.video:
+            raise InputError(f"{path}: no picture in this file; give a video")
+        try:
+            empty = True
+            for frame in _resampled(_timed(container)):
+                yield _upright(frame, container.streams.video[0].sample_aspect_ratio, longest_side)
+                empty = False
+        except av.FFmpegError as error:
+            raise InputError(f"{path}: the picture cannot be decoded ({error.strerror})") from None
+        if empty:
+            raise InputError(f"{path}: no picture in this file; give a video")
+
+
+def _timed(
+    container: av.container.InputContainer,
+) -> Iterator[tuple[float, float, av.VideoFrame]]:
+    """Decoded frames with the seconds from the file's start to their start and to their end."""
+    stream = container.streams.video[0]
+    stream.thread_type = "AUTO"
+    rate = stream.average_rate or stream.guessed_rate or FRAME_RATE
+    origin, end = start_of(container), 0.0
+    for frame in container.decode(stream):
+        start = end if frame.time is None else frame.time - origin
+        end = start + float(frame.duration * (frame.time_base or 0) or 1 / rate)
+        yield start, end, frame
+
+
+def _resampled(timed: Iterator[tuple[float, float, av.VideoFrame]]) -> Iterator[av.VideoFrame]:
+    """For each k the frame whose start is nearest to k / 25 s, to the end of the last."""
+    count, end, shown, shown_start = 0, 0.0, None, 0.0
+    for start, frame_end, frame in timed:
+        while shown is not None and count / FRAME_RATE < (shown_start + start) / 2:
+            yield shown
+            count += 1
+        shown, shown_start, end = frame, start, frame_end
+    while shown is not None and (count == 0 or (count + 0.5) / FRAME_RATE < end):
+        yield shown
+        count += 1
+
+
+def _upright(
+    frame: av.VideoFrame, aspect: Fraction | None, longest_side: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    width, height = round(frame.width * (aspect or 1)), frame.height
+    reduction = min(1.0, longest_side / max(width, height))
+    size = max(round(width * reduction), 1), max(round(height * reduction), 1)
+    picture = frame.to_ndarray(format="rgb24")
+    if size != (frame.width, frame.height):
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+
+
+class VideoWriter:
+    """An MP4 file (H.264 and AAC) that frames are pushed into; it appears when all is written.
+
+        with VideoWriter("out.mp4", 512, audio=(samples, rate)) as video:
+            for frame in frames:
+                video.push(frame)
+
+    The sound keeps its own rate and lies in the file in step with the frames. The same frames and
+    sound give the same bytes. An error inside the block leaves no file behind.
+
+    Args:
+      path: where the file will be; an older one is replaced at the end.
+      size: side of the square frames, or (height, width), even numbers.
+      audio: float32 samples in [-1, 1], (n,) or (n, channels), and their rate in Hz.
+
+    Raises:
+      InputError: the folder is missing or cannot be written to.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        size: int | tuple[int, int],
+        fps: int = FRAME_RATE,
+        audio: tuple[np.ndarray, int] | None = None,
+    ):
+        self.path = Path(path)
+        self.height, self.width = (size, size) if isinstance(size, int) else size
+        if self.height % 2 or self.width % 2:
+            raise ValueError(f"frames of {self.height} x {self.width}: H.264 needs even sides")
+        self.fps = fps
+        self.count = 0
+        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        self._container = _create(self._partial, self.path)
+        self._video = self._add_video()
+        self._sound: Float32[np.ndarray, "channels samples"] = np.zeros((1, 0), np.float32)
+        self._audio: av.AudioStream | None = None
+        self._heard = 0
+        if audio is not None:
+            self._sound, rate = _encodable(*audio)
+            layout = "mono" if len(self._sound) == 1 else "stereo"
+            self._audio = self._container.add_stream("aac", rate=rate, layout=layout)
+            self._audio.bit_rate = 96_000 * len(self._sound)
+
+    def _add_video(self) -> av.VideoStream:
+        # The number of threads changes x264's output, so it is fixed, not the machine's.
+        options = {"crf": "18", "preset": "fast"}
+        stream = self._container.add_stream("libx264", rate=self.fps, options=options)
+        stream.height, stream.width, stream.pix_fmt = self.height, self.width, "yuv420p"
+        context = stream.codec_context
+        context.thread_count = 4
+        context.thread_type = "FRAME"
+        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
+        context.color_range = 1
+        return stream
+
+    def push(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
+        """Add one RGB frame, and the sound that is heard while it is shown."""
+        if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
+            raise ValueError(
+                f"frame of shape {frame.shape} and {frame.dtype}, not uint8 "
+                f"({self.height}, {self.width}, 3)"
+            )
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        picture = picture.reformat(
+            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+        )
+        picture.pts, picture.time_base = self.count, Fraction(1, self.fps)
+        self._container.mux(self._video.encode(picture))
+        self.count += 1
+        self._push_sound(self.count / self.fps)
+
+    def _push_sound(self, until: float) -> None:
+        """Encode the sound up to a time in seconds, in whole blocks of the codec."""
+        if self._audio is None:
+            return
+        rate, length = self._audio.rate, self._sound.shape[1]
+        while self._heard < min(until * rate, length):
+            block = self._sound[:, self._heard : self._heard + _AUDIO_BLOCK]
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(block), format="fltp", layout=self._audio.layout.name
+            )
+            frame.pts, frame.rate, frame.time_base = self._heard, rate, Fraction(1, rate)
+            self._container.mux(self._audio.encode(frame))
+            self._heard += block.shape[1]
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+            else:
+                self._container.close()
+        except av.FFmpegError as failure:
+            raise InputError(f"{self.path}: cannot be written ({failure.strerror})") from None
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        self._push_sound(float("inf"))
+        self._container.mux(self._video.encode(None))
+        if self._audio is not None:
+            self._container.mux(self._audio.encode(None))
+        self._container.close()
+        os.replace(self._partial, self.path)
+
+
+def _create(partial: Path, path: Path) -> av.container.OutputContainer:
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder; name a file, such as video.mp4")
+    try:
+        # bitexact leaves version strings and dates out; faststart lets players begin at once.
+        return av.open(
+            str(partial),
+            "w",
+            format="mp4",
+            options={"movflags": "+faststart", "fflags": "+bitexact"},
+        )
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _encodable(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
+    """Samples as (channels, n) float32 of one or two channels, at a rate that AAC has."""
+    sound = np.asarray(samples, np.float32)
+    sound = sound[None] if sound.ndim == 1 else sound.T
+    if len(sound) > 2:
+        sound = sound.mean(axis=0, keepdims=True)
+    if rate not in _AAC_RATES:
+        sound = soxr.resample(sound.T, rate, _AAC_FALLBACK).T
+        rate = _AAC_FALLBACK
+    return np.clip(sound, -1, 1), rate

@@ -1,0 +1,1 @@
+"""The networks: one readable file each, sizes from tiny to the published ones."""

@@ -1,0 +1,122 @@
+"""The renderer: motion encoder, codec, reference network and denoiser, as one model.
+
+What X-NeMo's pipeline joins (bytedance/x-nemo-inference src/pipelines), with two additions that
+are fields of the config: the reference latent may be stacked on the noisy one, and a prediction of
+the sample may be a change of the reference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from einops import rearrange, repeat
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from xactor_jax.diffusion.processes import Flow
+from xactor_jax.diffusion.samplers import euler
+from xactor_jax.models.motion_encoder import MotionEncoder, MotionEncoderConfig
+from xactor_jax.models.vae import PatchCodec, PatchCodecConfig
+from xactor_jax.models.video_unet import UNet, UNetConfig
+
+NEUTRAL_BOX = (0.0, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RendererConfig:
+    """Sizes and conditions of the whole renderer."""
+
+    image_size: int = 512
+    view_scale: float = 2.0  # side of the picture in head boxes
+    codec: PatchCodecConfig = PatchCodecConfig()
+    encoder: MotionEncoderConfig = MotionEncoderConfig()
+    denoiser: UNetConfig = UNetConfig()
+    flow: Flow = Flow()
+    stack_reference: bool = False  # the reference latent joins the noisy one on the channels
+    from_reference: bool = False  # a sample prediction is a change of the reference latent
+
+
+class Renderer(nnx.Module):
+    """Portrait and motion -> frames. Pictures are in [-1, 1]; latents are the codec's."""
+
+    def __init__(self, config: RendererConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        channels = config.codec.channels
+        denoiser = dataclasses.replace(
+            config.denoiser,
+            in_channels=channels * (2 if config.stack_reference else 1),
+            out_channels=channels,
+        )
+        reference = dataclasses.replace(
+            config.denoiser,
+            in_channels=channels,
+            out_channels=None,
+            motion_token=0,
+            pooled_motion=0,
+            temporal=False,
+        )
+        self.codec = PatchCodec(config.codec, rngs=rngs)
+        self.encoder = MotionEncoder(config.encoder, rngs=rngs)
+        self.reference_network = UNet(reference, rngs=rngs)
+        self.denoiser = UNet(denoiser, rngs=rngs)
+
+    def reference_tokens(self, reference: Float[Array, "b h w c"]) -> list[Float[Array, "b n d"]]:
+        """Latent of the portrait -> what the denoiser's attention shares; once per portrait."""
+        _, tokens = self.reference_network(reference[:, None], jnp.zeros(len(reference)))
+        return tokens
+
+    def predict(
+        self,
+        z: Float[Array, "b t h w c"],
+        noise_level: Float[Array, " b"],
+        reference: Float[Array, "b h w c"],
+        tokens: Sequence[Float[Array, "b n d"]],
+        motion: Float[Array, "b t m"],
+        box: Float[Array, "b t 3"],
+        reference_seen: Bool[Array, " b"] | None = None,
+    ) -> Float[Array, "b t h w c"]:
+        """The network's output, as `config.flow` reads it.
+
+        Args:
+          z: noisy latents of the frames.
+          noise_level: one per video.
+          reference, tokens: the portrait's latent and `reference_tokens` of it.
+          motion: motion latents.
+          box: head box of each frame against the reference: dy, dx, scale.
+          reference_seen: False where the attention must not see the reference.
+        """
+        t = z.shape[1]
+        still = repeat(reference, "b h w c -> b t h w c", t=t)
+        fused = self.encoder.fuse(
+            rearrange(motion, "b t m -> (b t) m"), rearrange(box, "b t e -> (b t) e")
+        )
+        output, _ = self.denoiser(
+            jnp.concatenate([z, still], axis=-1) if self.config.stack_reference else z,
+            noise_level,
+            motion=rearrange(fused, "(b t) n d -> b t n d", t=t),
+            pooled_motion=rearrange(fused, "(b t) n d -> b t (n d)", t=t),
+            reference=tokens,
+            reference_seen=reference_seen,
+        )
+        assert output is not None
+        output = output.astype(jnp.float32)
+        return still + output if self.config.from_reference else output
+
+    def render(
+        self,
+        noise: Float[Array, "b t h w c"],
+        levels: Float[Array, steps + 1],
+        reference: Float[Array, "b h w c"],
+        tokens: Sequence[Float[Array, "b n d"]],
+        motion: Float[Array, "b t m"],
+        box: Float[Array, "b t 3"],
+    ) -> Float[Array, "b t h w c"]:
+        """Frames' latents from noise, along falling noise levels."""
+
+        def denoise(z, level):
+            levels_of_batch = jnp.full(len(z), level)
+            return self.predict(z, levels_of_batch, reference, tokens, motion, box)
+
+        return euler(denoise, noise, levels, self.config.flow)

@@ -1,0 +1,232 @@
+"""The image half of the renderer, its reference network, and the temporal layers of the video half.
+
+Both networks are Stable Diffusion U-Nets. The denoiser adds a motion module after every layer (and
+a temporal module after that); the reference network has neither, runs once per portrait, and
+shares the normalised tokens of its attention blocks with the denoiser's. Exact full sizes:
+bytedance/x-nemo-inference, src/models/unet_3d.py and unet_2d_condition.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import jax.numpy as jnp
+from einops import rearrange, repeat
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from xactor_jax.nn.blocks import AttentionModule, ResnetBlock, SpatialTransformer, upsample
+from xactor_jax.nn.embeddings import NoiseLevelEmbedding
+from xactor_jax.nn.layers import Conv, Linear
+from xactor_jax.nn.norms import group_norm
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Sizes of a U-Net; the defaults are the published denoiser without temporal modules."""
+
+    in_channels: int = 4
+    out_channels: int | None = 4  # None: a reference network, which ends at its last block
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers: int = 2
+    attention_levels: tuple[bool, ...] = (True, True, True, False)
+    heads: int = 8
+    groups: int = 32
+    feed_forward: int = 4
+    image_token: int = 768  # width of the CLIP token; 0: none
+    motion_token: int = 16  # width of a motion token; 0: no motion modules
+    motion_feed_forward: int = 4
+    pooled_motion: int = 0  # width of a motion latent added to the noise embedding; 0: none
+    temporal: bool = False
+    max_frames: int = 32
+    dtype: str = "float32"
+
+
+class Layer(nnx.Module):
+    """Resnet, then spatial transformer, motion module and temporal module where they exist."""
+
+    def __init__(
+        self, config: UNetConfig, channels: int, out: int, attends: bool, *, rngs: nnx.Rngs
+    ):
+        c, dtype = config, jnp.dtype(config.dtype)
+        embedding = 4 * c.channels[0]
+        self.resnet = ResnetBlock(channels, out, embedding, c.groups, dtype=dtype, rngs=rngs)
+
+        def module(**kind) -> AttentionModule:
+            multiplier = c.motion_feed_forward
+            return AttentionModule(
+                out, c.heads, c.groups, multiplier, dtype=dtype, rngs=rngs, **kind
+            )
+
+        self.attention = (
+            SpatialTransformer(
+                out, c.heads, c.groups, c.feed_forward, c.image_token, dtype=dtype, rngs=rngs
+            )
+            if attends
+            else None
+        )
+        self.motion = module(key_width=c.motion_token) if c.motion_token else None
+        self.temporal = module(max_frames=c.max_frames) if c.temporal else None
+
+    def __call__(self, x: Float[Array, "bt h w c"], run: Run) -> Float[Array, "bt h w d"]:
+        x = self.resnet(x, run.embedding)
+        if self.attention is not None:
+            x, tokens = self.attention(x, run.image_token, run.next_reference(), run.seen)
+            run.tokens.append(tokens)
+        return self.modules(x, run)
+
+    def modules(self, x: Float[Array, "bt h w c"], run: Run) -> Float[Array, "bt h w c"]:
+        if self.motion is None and self.temporal is None:
+            return x
+        video = rearrange(x, "(b t) h w c -> b t h w c", t=run.frames)
+        if self.motion is not None:
+            video = self.motion(video, run.motion)
+        if self.temporal is not None:
+            video = self.temporal(video)
+        return rearrange(video, "b t h w c -> (b t) h w c")
+
+
+class Run:
+    """What one forward pass hands from layer to layer."""
+
+    def __init__(self, frames, embedding, image_token, motion, reference, seen):
+        self.frames, self.embedding = frames, embedding
+        self.image_token, self.motion, self.seen = image_token, motion, seen
+        self.tokens: list[Float[Array, "bt n c"]] = []
+        self._reference: Iterator | None = None if reference is None else iter(reference)
+
+    def next_reference(self) -> Float[Array, "bt n c"] | None:
+        if self._reference is None:
+            return None
+        return repeat(next(self._reference), "b n c -> (b t) n c", t=self.frames)
+
+
+class UNet(nnx.Module):
+    """Stable Diffusion's U-Net over the frames of a window."""
+
+    def __init__(self, config: UNetConfig, *, rngs: nnx.Rngs):
+        self.config = c = config
+        dtype = jnp.dtype(c.dtype)
+        levels = len(c.channels)
+
+        def conv(inside: int, outside: int, stride: int = 1) -> nnx.Conv:
+            return Conv(inside, outside, (3, 3), strides=stride, padding=1, dtype=dtype, rngs=rngs)
+
+        self.time_embedding = NoiseLevelEmbedding(
+            c.channels[0], 4 * c.channels[0], dtype=dtype, rngs=rngs
+        )
+        self.pooled_motion = (
+            Linear(c.pooled_motion, 4 * c.channels[0], dtype=dtype, rngs=rngs)
+            if c.pooled_motion
+            else None
+        )
+        self.conv_in = conv(c.in_channels, c.channels[0])
+
+        down, downsamplers, skips, width = [], [], [c.channels[0]], c.channels[0]
+        for level, (out, attends) in enumerate(zip(c.channels, c.attention_levels, strict=True)):
+            layers = []
+            for _ in range(c.layers):
+                layers.append(Layer(c, width, out, attends, rngs=rngs))
+                width = out
+                skips.append(width)
+            down.append(nnx.List(layers))
+            if level < levels - 1:
+                downsamplers.append(conv(width, width, 2))
+                skips.append(width)
+        self.down, self.downsamplers = nnx.List(down), nnx.List(downsamplers)
+
+        self.mid = Layer(c, width, width, True, rngs=rngs)
+        self.mid_resnet = ResnetBlock(
+            width, width, 4 * c.channels[0], c.groups, dtype=dtype, rngs=rngs
+        )
+
+        up, upsamplers = [], []
+        for level in reversed(range(levels)):
+            layers, out = [], c.channels[level]
+            for _ in range(c.layers + 1):
+                attends = c.attention_levels[level]
+                layers.append(Layer(c, width + skips.pop(), out, attends, rngs=rngs))
+                width = out
+            up.append(nnx.List(layers))
+            if level:
+                upsamplers.append(conv(width, width))
+        self.up, self.upsamplers = nnx.List(up), nnx.List(upsamplers)
+
+        is_reference = c.out_channels is None
+        self.norm_out = None if is_reference else group_norm(width, c.groups, 1e-5, rngs)
+        self.conv_out = (
+            None
+            if is_reference
+            else Conv(
+                width,
+                c.out_channels,
+                (3, 3),
+                padding=1,
+                kernel_init=nnx.initializers.zeros,
+                dtype=dtype,
+                rngs=rngs,
+            )
+        )
+
+    def __call__(
+        self,
+        latents: Float[Array, "b t h w c"],
+        noise_level: Float[Array, " b"],
+        *,
+        image_token: Float[Array, "b k i"] | None = None,
+        motion: Float[Array, "b t n d"] | None = None,
+        pooled_motion: Float[Array, "b t p"] | None = None,
+        reference: Sequence[Float[Array, "b n c"]] | None = None,
+        reference_seen: Bool[Array, " b"] | None = None,
+    ) -> tuple[Float[Array, "b t h w o"] | None, list[Float[Array, "bt n c"]]]:
+        """One denoising pass.
+
+        Args:
+          latents: noisy latents (with further conditions stacked on their channels).
+          noise_level: in [0, 1], one per video.
+          image_token: the reference image's embedding, where the network has cross-attention.
+          motion: motion tokens of each frame.
+          pooled_motion: the motion latent of each frame, where it joins the noise embedding.
+          reference: the tokens that `UNet.__call__` of the reference network returned.
+          reference_seen: False for a video that must not see its reference (guidance).
+
+        Returns:
+          The prediction (None for a reference network) and this network's own attention tokens,
+          in the order of its attention blocks.
+        """
+        b, t = latents.shape[:2]
+        embedding = repeat(self.time_embedding(noise_level), "b e -> b t e", t=t)
+        if self.pooled_motion is not None:
+            embedding = embedding + self.pooled_motion(pooled_motion)
+        run = Run(
+            t,
+            rearrange(embedding, "b t e -> (b t) e"),
+            None if image_token is None else repeat(image_token, "b k i -> (b t) k i", t=t),
+            motion,
+            reference,
+            None if reference_seen is None else repeat(reference_seen, "b -> (b t)", t=t),
+        )
+        x = self._body(rearrange(latents, "b t h w c -> (b t) h w c"), run)
+        if self.norm_out is None or self.conv_out is None:
+            return None, run.tokens
+        x = self.conv_out(nnx.silu(self.norm_out(x)))
+        return rearrange(x, "(b t) h w c -> b t h w c", b=b), run.tokens
+
+    def _body(self, x: Float[Array, "bt h w c"], run: Run) -> Float[Array, "bt h w d"]:
+        x = self.conv_in(x.astype(self.config.dtype))
+        skips = [x]
+        for level, layers in enumerate(self.down):
+            for layer in layers:
+                x = layer(x, run)
+                skips.append(x)
+            if level < len(self.downsamplers):
+                x = self.downsamplers[level](x)
+                skips.append(x)
+        x = self.mid_resnet(self.mid(x, run), run.embedding)
+        for level, layers in enumerate(self.up):
+            for layer in layers:
+                x = layer(jnp.concatenate([x, skips.pop()], axis=-1), run)
+            if level < len(self.upsamplers):
+                x = self.upsamplers[level](upsample(x))
+        return x

@@ -1,0 +1,83 @@
+"""The optimiser: AdamW with warm-up, clipped gradients, and the average of the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from xactor_jax.errors import InputError
+from xactor_jax.sharding import is_stacked
+from xactor_jax.state import tensor_name
+
+
+def learning_rate_schedule(
+    schedule: str, learning_rate: float, warmup_steps: int, steps: int
+) -> optax.Schedule:
+    """Learning rate of an update, as a function of the number of updates before it.
+
+    Linear from 0 over `warmup_steps`, then "constant" or "cosine" to 0 at `steps`.
+    Raises InputError for another name or a warm-up longer than the training.
+    """
+    if schedule not in ("cosine", "constant"):
+        raise InputError(f"config.optimizer.schedule is {schedule!r}; use 'cosine' or 'constant'")
+    if not 0 <= warmup_steps < steps:
+        raise InputError(
+            f"config.optimizer.warmup_steps={warmup_steps} must lie below config.steps={steps}"
+        )
+    if schedule == "cosine":
+        main = optax.cosine_decay_schedule(learning_rate, steps - warmup_steps)
+    else:
+        main = optax.constant_schedule(learning_rate)
+    if warmup_steps == 0:
+        return main
+    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    return optax.join_schedules([warmup, main], [warmup_steps])
+
+
+def weight_decay_mask(params: Any) -> Any:
+    """True for matrices and convolution kernels, False for biases, scales and single vectors."""
+
+    def decays(path: tuple, leaf: Any) -> bool:
+        return leaf.ndim - is_stacked(tensor_name(path)) >= 2
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """The optax chain and its learning rate, from `config.optimizer` and the number of steps.
+
+    Fields: learning_rate, warmup_steps, schedule, weight_decay, b1, b2, clip_norm.
+    """
+    schedule = learning_rate_schedule(
+        config.schedule, config.learning_rate, config.warmup_steps, steps
+    )
+    chain = optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(
+            schedule,
+            b1=config.b1,
+            b2=config.b2,
+            weight_decay=config.weight_decay,
+            mask=weight_decay_mask,
+        ),
+    )
+    return chain, schedule
+
+
+def ema_decay(decay: float, updates: Int[Array, ""]) -> Float[Array, ""]:
+    """Decay after `updates` earlier updates: min(decay, (1 + n) / (10 + n)), so that the random
+    start is forgotten at once.
+
+    Source: TensorFlow `tf.train.ExponentialMovingAverage(num_updates=)`.
+    """
+    n = updates.astype(jnp.float32)
+    return jnp.minimum(decay, (1 + n) / (10 + n))
+
+
+def update_ema(ema: Any, params: Any, decay: float, updates: Int[Array, ""]) -> Any:
+    """Average of the weights after one more update; fp32, same structure as `params`."""
+    return optax.incremental_update(params, ema, 1 - ema_decay(decay, updates))

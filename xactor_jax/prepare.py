@@ -1,0 +1,393 @@
+"""Turn a folder of talking-head footage into training shards.
+
+    python -m xactor_jax.prepare --input=FOLDER --output=FOLDER
+
+Every video with sound under the input folder becomes one clip: 25 frames a second, 16 kHz mono, one
+fixed square around the face. Clips that cannot be used are listed with the reason in
+`rejected.csv`. Running again goes on where the last run stopped.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import csv
+import dataclasses
+import functools
+import hashlib
+import itertools
+import mimetypes
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from xactor_jax.command import Parser, run
+from xactor_jax.data import shards
+from xactor_jax.data.shards import FRAME_RATE, SAMPLES_PER_FRAME, Clip
+from xactor_jax.errors import InputError
+from xactor_jax.media import faces
+from xactor_jax.media.audio import frames_of, open_media, read_audio, to_mono_16k
+from xactor_jax.media.faces import Face
+from xactor_jax.media.video import read_video
+
+SHORTEST_SECONDS = 1.0
+# In face sides from one frame to the next: more than a head can move in 40 ms.
+LARGEST_JUMP = 0.25
+# Mean change in brightness (0 to 255) of a thumbnail from one frame to the next: another scene.
+LARGEST_CHANGE = 40.0
+# Once a second the whole picture is searched: for other people, and to find a lost face again.
+SEARCH_EVERY = FRAME_RATE
+# Seconds without any face after which the rest of a file is not searched.
+LONGEST_WAIT = 10
+_THUMBNAIL = (32, 32)
+_FORMAT = "1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Footage:
+    """A file to prepare, named by its path inside the input folder."""
+
+    folder: Path
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def identity(self) -> str:
+        """The folder the file lies in."""
+        parent = Path(self.name).parent.as_posix()
+        return "footage" if parent == "." else parent
+
+    def signature(self, size: int) -> str:
+        """Changes with the file, the size of the view and the way clips are made."""
+        stat = self.path.stat()
+        return _hash(f"{stat.st_size} {stat.st_mtime_ns} {size} {_FORMAT}")[:8]
+
+    def staged(self, output: Path, size: int) -> Path:
+        """Where the prepared clip is kept until the shards are written."""
+        return output / "clips" / f"{_hash(self.name)[:16]}-{self.signature(size)}.npz"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_test(name: str, fraction: float) -> bool:
+    """Whether a clip is in the test split: by a hash of its name, so that it stays there."""
+    return int(_hash(name)[:8], 16) / 2**32 < fraction
+
+
+def find_footage(folder: Path) -> list[Footage]:
+    """All files under a folder that may be videos with sound, in order of their names.
+
+    Raises:
+      InputError: the folder is missing or holds no video with sound.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = [
+        Footage(folder, path.relative_to(folder).as_posix())
+        for path in paths
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and _may_be_video(path)
+    ]
+    if not found:
+        raise InputError(f"{folder}: no video in this folder; give the folder with your clips")
+    return found
+
+
+def _may_be_video(path: Path) -> bool:
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    if kind.startswith("video/"):
+        return True
+    if kind.startswith(("audio/", "image/", "text/")):
+        return False
+    try:
+        with open_media(path) as container:
+            return bool(container.streams.video and container.streams.audio)
+    except InputError:
+        return False
+
+
+def prepare_clip(footage: Footage, size: int) -> Clip:
+    """Read one file twice (to find the face, then to cut the view) and make it a clip.
+
+    Raises:
+      InputError: the file cannot be used; the message says why, without the file's name first.
+    """
+    audio = to_mono_16k(*read_audio(footage.path))
+    boxes, (height, width) = _find_head(footage.path)
+    length = min(len(boxes), frames_of(len(audio)))
+    if length < SHORTEST_SECONDS * FRAME_RATE:
+        raise InputError(f"only {length / FRAME_RATE:.2f} s with picture and sound; needs 1 s")
+    track = faces.head_track(boxes[:length])
+    window = faces.view_window(track, height, width)
+    frames = []
+    for picture, _ in zip(read_video(footage.path), range(length), strict=False):
+        frames.append(shards.encode_frame(faces.cut_view(picture, window, size)))
+    if len(frames) < length:
+        raise InputError("the picture breaks off when read again")
+    samples = np.zeros(length * SAMPLES_PER_FRAME, np.float32)
+    samples[: len(audio)] = audio[: len(samples)]
+    return Clip(
+        clip=footage.name,
+        source="footage",
+        identity=footage.identity,
+        size=size,
+        frames=frames,
+        head_box=faces.to_view(track, window),
+        audio=np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16),
+    )
+
+
+def _find_head(path: Path) -> tuple[list[tuple[float, float, float] | None], tuple[int, int]]:
+    """The face's box in every frame (None where it is lost), and the picture's height and width.
+
+    Raises:
+      InputError: there is no face, another face stays in the picture, or the scene changes.
+    """
+    boxes: list[tuple[float, float, float] | None] = []
+    crowds, searches, shape = 0, 0, (0, 0)
+    last: Face | None = None
+    thumbnail = None
+    for count, picture in enumerate(read_video(path)):
+        if count and picture.shape[:2] != shape:
+            raise InputError(f"the picture changes its size at {count / FRAME_RATE:.2f} s")
+        shape = picture.shape[:2]
+        thumbnail = _same_scene(thumbnail, picture, count)
+        face = faces.follow_face(picture, last) if last else None
+        if face is None or count % SEARCH_EVERY == 0:
+            # Thorough searches are slow, and only for a face that was never seen.
+            found = faces.detect_faces(picture, last is None and count % SEARCH_EVERY == 0)
+            searches += 1
+            crowds += len(found) > 1
+            face = face or _nearest(found, last)
+        if face and last and boxes[-1] is not None:
+            _check_jump(last, face, count)
+        boxes.append(face.box if face else None)
+        last = face or last
+        if last is None and count == LONGEST_WAIT * FRAME_RATE:
+            raise InputError(f"no face found in the first {LONGEST_WAIT} s")
+    if not any(boxes):
+        raise InputError("no face found")
+    if 2 * crowds > searches:
+        raise InputError(f"several faces in {crowds} of the {searches} frames searched")
+    return boxes, shape
+
+
+def _nearest(found: list[Face], last: Face | None) -> Face | None:
+    """The face nearest to the last one, or the largest when there was none."""
+    if last is None:
+        return found[0] if found else None
+    return min(found, key=lambda face: np.hypot(face.cx - last.cx, face.cy - last.cy), default=None)
+
+
+def _check_jump(last: Face, face: Face, count: int) -> None:
+    jump = float(np.hypot(face.cx - last.cx, face.cy - last.cy)) / last.side
+    if jump > LARGEST_JUMP:
+        raise InputError(
+            f"the face jumps by {jump:.2f} of its width at {count / FRAME_RATE:.2f} s (a cut?)"
+        )
+
+
+def _same_scene(before: np.ndarray | None, picture: np.ndarray, count: int) -> np.ndarray:
+    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    after = cv2.resize(gray, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
+    if before is not None and np.abs(after - before).mean() > LARGEST_CHANGE:
+        raise InputError(f"the scene changes at {count / FRAME_RATE:.2f} s; cut the clip there")
+    return after
+
+
+def stage(footage: Footage, output: Path, size: int) -> str:
+    """Prepare one file and keep the result; returns why it cannot be used, or nothing.
+
+    Safe to interrupt: the result appears whole or not at all.
+    """
+    target = footage.staged(output, size)
+    try:
+        clip = prepare_clip(footage, size)
+    except InputError as error:
+        return str(error).removeprefix(f"{footage.path}: ")
+    for old in target.parent.glob(f"{target.name.split('-')[0]}-*.npz"):
+        old.unlink()
+    partial = target.with_suffix(f".{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            _save(file, clip)
+        os.replace(partial, target)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return ""
+
+
+def _save(file, clip: Clip) -> None:
+    offsets = np.cumsum([0, *map(len, clip.frames)])
+    jpegs = np.frombuffer(b"".join(clip.frames), np.uint8)
+    np.savez(file, jpegs=jpegs, offsets=offsets, head_box=clip.head_box, audio=clip.audio)
+
+
+def _load(footage: Footage, output: Path, size: int) -> Clip:
+    with np.load(footage.staged(output, size), allow_pickle=False) as stored:
+        jpegs, offsets = stored["jpegs"].tobytes(), stored["offsets"].tolist()
+        return Clip(
+            clip=footage.name,
+            source="footage",
+            identity=footage.identity,
+            size=size,
+            frames=[jpegs[a:b] for a, b in itertools.pairwise(offsets)],
+            head_box=stored["head_box"],
+            audio=stored["audio"],
+        )
+
+
+class _Rejections:
+    """`rejected.csv`: which files cannot be used and why; kept up to date as work goes on."""
+
+    def __init__(self, path: Path, footage: Iterable[Footage], size: int):
+        self.path = path
+        self.reasons: dict[str, tuple[str, str]] = {}
+        if path.is_file():
+            with path.open(newline="") as file:
+                rows = {row[0]: (row[1], row[2]) for row in csv.reader(file) if len(row) == 3}
+            for clip in footage:
+                if rows.get(clip.name, ("", ""))[1] == clip.signature(size):
+                    self.reasons[clip.name] = rows[clip.name]
+        self.save()
+
+    def add(self, name: str, reason: str, signature: str) -> None:
+        self.reasons[name] = reason, signature
+        self.save()
+
+    def save(self) -> None:
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file", "reason", "signature"])
+            writer.writerows([name, *rest] for name, rest in sorted(self.reasons.items()))
+        os.replace(partial, self.path)
+
+
+class _Rate(ProgressColumn):
+    """Clips a second so far."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:.1f} clips/s")
+
+
+def _watched(results: Iterable, total: int) -> Iterator:
+    """The same results, with a progress bar in a terminal."""
+    columns = (
+        TextColumn("preparing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("preparing", total=total)
+        for result in results:
+            yield result
+            bar.advance(task)
+
+
+def _staged(
+    todo: list[Footage], output: Path, size: int, jobs: int
+) -> Iterator[tuple[Footage, str]]:
+    """Stage every file, with `jobs` processes; yields each with its reason as it is done."""
+    work = functools.partial(stage, output=output, size=size)
+    if jobs == 1:
+        for footage in todo:
+            yield footage, work(footage)
+        return
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+        jobs, context, initializer=cv2.setNumThreads, initargs=(1,)
+    ) as pool:
+        futures = {pool.submit(work, footage): footage for footage in todo}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield futures.pop(future), future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def prepare(
+    input: Path, output: Path, size: int = 256, test_fraction: float = 0.06, jobs: int = 1
+) -> tuple[int, int]:
+    """Prepare all footage under `input` as shards in `output`; returns clips kept and rejected.
+
+    Raises:
+      InputError: there is no footage, none of it can be used, or `output` cannot be written.
+    """
+    footage = find_footage(input)
+    try:
+        (output / "clips").mkdir(parents=True, exist_ok=True)
+        rejections = _Rejections(output / "rejected.csv", footage, size)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror})") from None
+    done = {clip for clip in footage if clip.staged(output, size).is_file()}
+    todo = [clip for clip in footage if clip not in done and clip.name not in rejections.reasons]
+    for clip, reason in _watched(_staged(todo, output, size, jobs), len(todo)):
+        if reason:
+            rejections.add(clip.name, reason, clip.signature(size))
+    kept = [clip for clip in footage if clip.staged(output, size).is_file()]
+    if not kept:
+        raise InputError(f"{input}: no clip can be used; {rejections.path} says why")
+    _write(kept, output, size, test_fraction)
+    return len(kept), len(rejections.reasons)
+
+
+def _write(kept: list[Footage], output: Path, size: int, test_fraction: float) -> None:
+    def split(test: bool) -> Iterator[Clip]:
+        names = (clip for clip in kept if is_test(clip.name, test_fraction) == test)
+        return (_load(clip, output, size) for clip in names)
+
+    shards.write_shards(output, {"train": split(False), "test": split(True)})
+    for name in shards.SPLITS:
+        opened = shards.open_shards(output, name)
+        if len(opened):
+            shards.decode_frames(opened[len(opened) - 1], [0])
+
+
+def main() -> None:
+    parser = Parser("Turn a folder of talking-head footage into training shards.")
+    parser.add_argument("--input", type=Path, required=True, help="folder with videos, any depth")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the shards")
+    parser.add_argument("--size", type=int, default=256, help="side of the view in pixels")
+    parser.add_argument(
+        "--test_fraction", type=float, default=0.06, help="share of the clips held out for testing"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes that work side by side")
+    flags = parser.parse_args()
+    if not 32 <= flags.size <= 2048 or flags.size % 2:
+        raise InputError(f"--size={flags.size}: give an even number from 32 to 2048")
+    if not 0 <= flags.test_fraction < 1:
+        raise InputError(f"--test_fraction={flags.test_fraction}: give a share from 0 to below 1")
+    if flags.jobs < 1:
+        raise InputError(f"--jobs={flags.jobs}: give 1 or more")
+    kept, rejected = prepare(**vars(flags))
+    print(f"{flags.output}: {kept} clips prepared, {rejected} rejected (rejected.csv says why)")
+
+
+if __name__ == "__main__":
+    run(main)

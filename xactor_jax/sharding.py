@@ -1,0 +1,159 @@
+"""Meshes, and which axis of which tensor lies where: the only file that names mesh axes.
+
+Axes: `replica` repeats the model, `fsdp` splits parameters and batch, `context` splits time,
+`tensor` splits heads and features. All are Auto axes: networks say at most `constrain(x, "batch")`
+and the compiler does the rest. One device is a 1x1x1x1 mesh.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from xactor_jax.errors import InputError
+from xactor_jax.state import tensor_name
+
+MESH_AXES = ("replica", "fsdp", "context", "tensor")
+
+# What the axes of an activation are called in the networks, and where they may be split.
+ACTIVATION_AXES: dict[str, tuple[str, ...]] = {
+    "batch": ("replica", "fsdp"),
+    "frames": ("context",),
+    "heads": ("tensor",),
+    "features": ("tensor",),
+}
+
+SpecFunction = Callable[[tuple[int, ...], Mesh], P]
+Rule = tuple[str, SpecFunction]
+
+# Below this a split costs more in messages than it saves in memory.
+SMALLEST_SPLIT = 2**12
+LARGEST_UNSPLIT_BYTES = 2**20
+
+
+def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh of all devices, from the size of each axis; one size may be -1, "the rest".
+
+    Raises InputError when the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = [int(sizes[axis]) for axis in MESH_AXES]
+    wanted = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, shape, strict=True))
+    if shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
+        raise InputError(f"config.mesh: sizes must be positive, one may be -1; got {wanted}")
+    if -1 in shape:
+        known = math.prod(size for size in shape if size != -1)
+        shape[shape.index(-1)] = max(1, len(devices) // known)
+    if math.prod(shape) != len(devices):
+        raise InputError(
+            f"config.mesh: {wanted} does not fill {len(devices)} devices; "
+            "set one axis to -1 to take the rest"
+        )
+    types = (AxisType.Auto,) * len(MESH_AXES)
+    return jax.make_mesh(tuple(shape), MESH_AXES, axis_types=types, devices=devices)
+
+
+def is_stacked(name: str) -> bool:
+    """Whether a tensor holds one slice a layer for `lax.scan`: it lies under a key "stacked"."""
+    return "stacked" in name.split("/")
+
+
+def largest_dimension(shape: tuple[int, ...], mesh: Mesh) -> P:
+    """Split the largest dimension that `fsdp` divides; none when the tensor is small.
+
+    Source: google-research/big_vision `big_vision/sharding.py`.
+    """
+    size = mesh.shape["fsdp"]
+    if size == 1 or math.prod(shape) < SMALLEST_SPLIT:
+        return P()
+    for axis in sorted(range(len(shape)), key=lambda axis: (-shape[axis], axis)):
+        if shape[axis] % size == 0:
+            return P(*[None] * axis, "fsdp")
+    return P()
+
+
+def largest_dimension_of_a_layer(shape: tuple[int, ...], mesh: Mesh) -> P:
+    """`largest_dimension`, but never the leading layer axis, which `lax.scan` walks along."""
+    spec = largest_dimension(shape[1:], mesh)
+    return P(None, *spec) if len(spec) else P()
+
+
+RULES: tuple[Rule, ...] = (
+    (r"(^|/)stacked/", largest_dimension_of_a_layer),
+    (r"", largest_dimension),
+)
+
+
+def tensor_shardings(tree: Any, mesh: Mesh, rules: Sequence[Rule] = RULES) -> Any:
+    """The sharding of every tensor of a tree of arrays or shapes; the first rule that matches wins.
+
+    A rule is (regular expression searched in the tensor's name, function (shape, mesh) -> spec).
+    Raises InputError for a tensor above 1 MB that the rules leave whole although fsdp > 1.
+    """
+
+    def sharding(path: tuple, leaf: Any) -> NamedSharding:
+        name, shape = tensor_name(path), tuple(leaf.shape)
+        function = next((function for pattern, function in rules if re.search(pattern, name)), None)
+        spec = P() if function is None else function(shape, mesh)
+        nbytes = leaf.size * leaf.dtype.itemsize
+        whole = not any(axis is not None for axis in spec)
+        if whole and mesh.shape["fsdp"] > 1 and nbytes > LARGEST_UNSPLIT_BYTES:
+            raise InputError(
+                f"no axis of {name} {shape} divides by config.mesh.fsdp={mesh.shape['fsdp']}; "
+                "choose another mesh or give the tensor a rule in xactor_jax/sharding.py"
+            )
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch over `replica` and `fsdp`; every other axis whole."""
+    return NamedSharding(mesh, P(ACTIVATION_AXES["batch"]))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, P())
+
+
+def place(tree: Any, mesh: Mesh) -> Any:
+    """Lay a tree of arrays, the same on every process, on the mesh by `RULES`."""
+    return jax.device_put(to_host(tree), tensor_shardings(tree, mesh))
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Say where an activation lies: one name of `ACTIVATION_AXES` or None for each leading axis.
+
+    Axes that the mesh does not divide stay whole; without a mesh this returns `x`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+
+    def place(name: str | None, size: int) -> tuple[str, ...] | None:
+        names = ACTIVATION_AXES[name] if name else ()
+        split = math.prod(mesh.shape[axis] for axis in names)
+        return names if split > 1 and size % split == 0 else None
+
+    spec = P(*[place(name, size) for name, size in zip(axes, x.shape, strict=False)])
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
+def to_host(tree: Any) -> Any:
+    """Whole numpy copies of a tree of arrays; with several processes, all must call it together."""
+
+    def gather(leaf: Any) -> np.ndarray:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            leaf = multihost_utils.process_allgather(leaf, tiled=True)
+        return np.asarray(jax.device_get(leaf))
+
+    return jax.tree.map(gather, tree)

@@ -1,0 +1,302 @@
+"""The only training loop. A task says what is learnt; this file says in which order things happen.
+
+Every pass of the loop: evaluate, save, next batch, step, and only then look at the step before, so
+that the device never waits for the host. The order must not change: what is saved at step n is the
+state after n updates and the position after n batches, which makes a resumed run bit for bit the
+uninterrupted one.
+
+A config has steps, log_every, save_every and evaluate_every (in steps), batch_size (examples of all
+processes), seed, mesh {replica, fsdp, context, tensor}, optimizer {learning_rate, warmup_steps,
+schedule, weight_decay, b1, b2, clip_norm, ema_decay, accumulate (slices of a batch)},
+initial_weights (a weights file to start from, or ""), read_threads and read_workers (processes).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from xactor_jax.checkpoint import Checkpoints, compare_shapes, load_weights
+from xactor_jax.data.pipeline import Batches, Source
+from xactor_jax.errors import InputError
+from xactor_jax.metrics import Recorder
+from xactor_jax.optim import make_optimizer, update_ema
+from xactor_jax.sharding import make_mesh, place, replicated, tensor_shardings
+from xactor_jax.state import TrainState, named_tensors
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Step = Callable[[TrainState, Any, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
+
+
+class Task(Protocol):
+    """One thing to learn. `params` and `frozen` are nested dicts of arrays."""
+
+    frozen: Any
+    """Arrays that the loss reads and training never changes; may be {}."""
+
+    def init(self, key: PRNGKeyArray) -> Any:
+        """New parameters; traced by jit, so nothing is read from files here."""
+        ...
+
+    def loss(
+        self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Mean loss over the batch (fp32) and further scalars to log; pure, traced by jit."""
+        ...
+
+    def source(self) -> Source:
+        """One epoch of training examples as small index values."""
+        ...
+
+    def load(self, element: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Read and augment one example; called from several threads at once."""
+        ...
+
+    def evaluate(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
+        """Numbers on held-out data; the same key at every call. Runs on every process."""
+        ...
+
+    def sample(self, params: Any, frozen: Any, key: PRNGKeyArray, folder: Path) -> None:
+        """Pictures or clips into an existing folder. Runs on every process; process 0 writes."""
+        ...
+
+    def export(self, params: Any, frozen: Any, path: Path) -> None:
+        """Write the weights file that the other commands read. Runs on every process."""
+        ...
+
+
+def make_step(
+    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Any
+) -> Step:
+    """The training step, to be traced by jit: (state, frozen, batch, key) -> (state, metrics)."""
+    gradients_of = averaged_gradients(task, config.optimizer.accumulate)
+
+    def step(
+        state: TrainState, frozen: Any, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(key, state.step)
+        gradients, metrics = gradients_of(state.params, frozen, batch, key)
+        metrics["grad_norm"] = optax.tree.norm(gradients)
+        metrics["learning_rate"] = jnp.asarray(schedule(state.step))
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = update_ema(state.ema, params, config.optimizer.ema_decay, state.step)
+        return TrainState(state.step + 1, params, ema, opt_state), metrics
+
+    return step
+
+
+def averaged_gradients(task: Task, slices: int) -> Callable[..., tuple[Any, Metrics]]:
+    """A function (params, frozen, batch, key) -> (gradients, metrics with "loss").
+
+    To save memory it takes the batch in `slices` parts, one after another, and averages: the same
+    as the whole batch at once for a loss that is a mean over rows.
+    """
+    value_and_gradients = jax.value_and_grad(task.loss, has_aux=True)
+
+    def whole(params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+        (loss, metrics), gradients = value_and_gradients(params, frozen, batch, key)
+        return gradients, {**metrics, "loss": loss}
+
+    def in_slices(params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+        # Row i goes to slice i mod slices: each device keeps the rows that it already holds.
+        rows = jax.tree.map(lambda x: x.reshape(-1, slices, *x.shape[1:]).swapaxes(0, 1), batch)
+
+        def part(number: jax.Array) -> tuple[Any, Metrics]:
+            one = jax.tree.map(lambda x: x[number], rows)
+            return whole(params, frozen, one, jax.random.fold_in(key, number))
+
+        def add(total: Any, number: jax.Array) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, part(number)), None
+
+        zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(part, jnp.arange(slices)[0]))
+        total, _ = jax.lax.scan(add, zero, jnp.arange(slices))
+        return jax.tree.map(lambda x: x / slices, total)
+
+    return whole if slices == 1 else in_slices
+
+
+def read_initial_weights(path: str, template: Any) -> Any:
+    """The tensors of a weights file, laid out like `template`, a tree of shapes.
+
+    Raises InputError naming the first tensor that the file lacks, has too many or in another shape.
+    """
+    tensors = named_tensors(load_weights(Path(path))[0])
+    wanted = named_tensors(template)
+    compare_shapes(
+        {name: list(leaf.shape) for name, leaf in wanted.items()},
+        {name: list(array.shape) for name, array in tensors.items()},
+        path,
+        "config.initial_weights",
+    )
+    leaves = [tensors[name].astype(leaf.dtype) for name, leaf in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def first_state(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    batches: Batches,
+    initial_weights: str,
+) -> TrainState:
+    """The state to go on from, on the mesh: the newest checkpoint (and `batches` moved to its
+    position), else step 0 with weights from a file or from `task.init`."""
+
+    def make(key: PRNGKeyArray, given: Any) -> TrainState:
+        params = task.init(key) if given is None else given
+        ema = jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
+
+    shapes = jax.eval_shape(make, key, None)
+    shardings = tensor_shardings(shapes, mesh)
+    if checkpoints.latest() is None:
+        given = read_initial_weights(initial_weights, shapes.params) if initial_weights else None
+        return jax.jit(make, out_shardings=shardings)(key, given)
+    placed = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+    state, meta = checkpoints.restore(placed)
+    batches.seek(meta["batches"])
+    return state
+
+
+class StopRequest:
+    """Notices SIGTERM and Ctrl-C so that the loop can save and leave; a second signal kills.
+
+    With several processes it asks JAX, which makes all of them stop at the same step.
+    """
+
+    def __enter__(self) -> StopRequest:
+        self._signal = False
+        self._previous = {}
+        if jax.process_count() == 1:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._notice)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        self._signal = True
+        self.__exit__()
+
+    def at(self, step: int) -> bool:
+        """Whether to stop before step number `step`."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._signal
+
+
+def make_batches(config: Any, task: Task, mesh: Mesh) -> Batches:
+    """The training batches of a task, from the config's batch_size, seed and reading fields."""
+    return Batches(
+        task.source(),
+        task.load,
+        mesh,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        threads=config.read_threads,
+        workers=config.read_workers,
+    )
+
+
+def check(config: Any) -> None:
+    """Raise InputError for a period or a size that the loop cannot keep to."""
+    for name in ("steps", "log_every", "save_every", "evaluate_every", "batch_size"):
+        if config[name] < 1:
+            raise InputError(f"config.{name}={config[name]} must be at least 1")
+    slices = config.optimizer.accumulate
+    if slices < 1 or config.batch_size % slices:
+        raise InputError(
+            f"config.batch_size={config.batch_size} must be a multiple of "
+            f"config.optimizer.accumulate={slices}"
+        )
+
+
+def random_keys(seed: int, mesh: Mesh) -> tuple[PRNGKeyArray, ...]:
+    """The four streams of a training: initial weights, steps, evaluation, samples."""
+
+    def make() -> tuple[PRNGKeyArray, ...]:
+        return tuple(jax.random.split(jax.random.key(seed, impl="rbg"), 4))
+
+    return jax.jit(make, out_shardings=replicated(mesh))()
+
+
+def show(
+    task: Task, state: TrainState, frozen: Any, keys: tuple[Any, Any], folder: Path
+) -> dict[str, float]:
+    """Evaluate the averaged weights and let them make samples in `folder`; the evaluation."""
+    numbers = task.evaluate(state.ema, frozen, keys[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    task.sample(state.ema, frozen, keys[1], folder)
+    return numbers
+
+
+def train(config: Any, task: Task, workdir: Path) -> int:
+    """Train `task` in `workdir` until `config.steps`, from its newest checkpoint if it has one.
+
+    Writes checkpoints/, metrics.jsonl, tensorboard/, samples/ and model.safetensors (the averaged
+    weights) there. Returns the step reached: less than `config.steps` after SIGTERM or Ctrl-C.
+    Raises InputError for a config that does not fit, and for a loss that is not finite.
+    """
+    check(config)
+    mesh = make_mesh(config.mesh)
+    init_key, step_key, evaluate_key, sample_key = random_keys(config.seed, mesh)
+    optimizer, schedule = make_optimizer(config.optimizer, config.steps)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(mesh))
+        batches = stack.enter_context(contextlib.closing(make_batches(config, task, mesh)))
+        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
+        weights = config.initial_weights
+        state = first_state(task, optimizer, init_key, mesh, checkpoints, batches, weights)
+        frozen = place(task.frozen, mesh)
+        update = jax.jit(make_step(task, optimizer, schedule, config), donate_argnums=0)
+        start = int(state.step)
+        recorder = stack.enter_context(
+            Recorder(workdir, start, config.steps, config.log_every, config.batch_size)
+        )
+        stop = stack.enter_context(StopRequest())
+
+        for step in range(start, config.steps + 1):
+            if step > start and (step == config.steps or step % config.evaluate_every == 0):
+                recorder.settle()
+                with recorder.paused():
+                    folder = workdir / "samples" / f"step_{step:08d}"
+                    numbers = show(task, state, frozen, (evaluate_key, sample_key), folder)
+                recorder.write(numbers)
+            last = step == config.steps or stop.at(step)
+            if last or (step > start and step % config.save_every == 0):
+                recorder.settle()
+                with recorder.paused():
+                    if step > start:
+                        meta = {"batches": batches.position(), "config": config.to_dict()}
+                        checkpoints.save(step, state, meta)
+                    task.export(state.ema, frozen, workdir / "model.safetensors")
+            if last:
+                recorder.write()
+                return step
+            batch = next(batches)
+            with jax.transfer_guard("disallow"):
+                state, metrics = update(state, frozen, batch, step_key)
+            recorder.submit(step + 1, metrics)
+    raise InputError(f"{workdir} is at step {start}, beyond config.steps={config.steps}")
