@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
+
+import jax
 
 from xactor_jax.errors import InputError
 
@@ -31,3 +35,10 @@ def run(command: Callable[[], None]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def keep_compiled() -> None:
+    """Keep compiled programs in JAX_COMPILATION_CACHE_DIR, ~/.cache/xactor_jax by default."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xactor_jax"
+        jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,4 +1,4 @@
-"""From the nested mappings of configs and weight files to the frozen dataclasses that models take."""
+"""From nested mappings, of configs and weight files, to the frozen dataclasses of models."""
 
 from __future__ import annotations
 

@@ -7,14 +7,13 @@ Compiled programs are kept in JAX_COMPILATION_CACHE_DIR, ~/.cache/xactor_jax by 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from xactor_jax.command import run
+from xactor_jax.command import keep_compiled, run
 from xactor_jax.errors import InputError
 from xactor_jax.tasks import make_task
 from xactor_jax.train import train
@@ -46,9 +45,7 @@ def command(argv: list[str]) -> None:
     """Train what the flags say."""
     if DISTRIBUTED.value:
         jax.distributed.initialize()
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xactor_jax"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+    keep_compiled()
     config, workdir = CONFIG.value, Path(WORKDIR.value)
     step = train(config, make_task(config), workdir)
     if jax.process_index() == 0:

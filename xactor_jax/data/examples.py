@@ -14,6 +14,7 @@ from xactor_jax.data.transforms import (
     box_in_picture,
     driving_picture,
     picture_of,
+    picture_window,
     relative_box,
 )
 from xactor_jax.data.windows import Windows
@@ -93,15 +94,15 @@ class FaceExamples:
             if share[source] > 0
         )
 
-    def __getitem__(self, i: int) -> dict[str, int]:
+    def __getitem__(self, index: int) -> dict[str, int]:
         """Sources alternate in their shares, each through its own windows again and again."""
-        if not 0 <= i < len(self):
-            raise IndexError(i)
-        footage = int(i * self._share())
-        is_footage = int((i + 1) * self._share()) > footage
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        footage = int(index * self._share())
+        is_footage = int((index + 1) * self._share()) > footage
         source = "footage" if is_footage else "actor"
         windows = self.windows[source]
-        place = windows[(footage if is_footage else i - footage) % len(windows)]
+        place = windows[(footage if is_footage else index - footage) % len(windows)]
         return {"segment": self.segments[source][int(place["clip"])], "start": int(place["start"])}
 
     def clip(self, segment: int) -> Clip:
@@ -153,7 +154,8 @@ class FaceExamples:
         colour = (c.picture_augmentation if c.augment else PLAIN).colour(rng)
         crop_augmentation = c.crop_augmentation if c.augment else PLAIN
         views = decode_frames(clip, [reference, *frames])
-        pictures = [picture_of(colour(v), c.view_scale, c.image_size) for v in views]
+        window = picture_window(clip.head_box, c.view_scale)
+        pictures = [picture_of(colour(view), window, c.image_size) for view in views]
         places = [reference, *frames]
 
         def crops(source: Clip, chosen, size: int, augmentation: Augmentation, seen=None):
@@ -168,7 +170,7 @@ class FaceExamples:
 
         seen = views[1:] if drivers[0] is clip else None
         faces = crops(clip, places, c.face_size, PLAIN, [colour(view) for view in views])
-        head_box = box_in_picture(clip.head_box[places], c.view_scale)
+        head_box = box_in_picture(clip.head_box[places], window)
         return {
             "reference": pictures[0],
             "target": np.stack(pictures[1:]),

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from rich.console import Console
-from rich.progress import track
 
 from xactor_jax.data.audio_features import MelConfig, audio_features
 from xactor_jax.data.shards import Clip, Shards, audio_to_float, decode_frames, open_shards
 from xactor_jax.data.transforms import PLAIN, driving_picture
 from xactor_jax.data.windows import Windows
+from xactor_jax.progress import progress
 
 Encode = Callable[[np.ndarray], np.ndarray]
 
@@ -52,15 +51,10 @@ def encode_clips(
         header = shards.header(i)
         if motions.setdefault(header.motion, header.clip) == header.clip:
             segments[header.clip].append(i)
-    console = Console(stderr=True)
-    bar = track(
-        segments.values(),
-        f"encoding {folder} ({split})",
-        console=console,
-        disable=not console.is_terminal,
-    )
-    for indices in bar:
-        yield _encode_clip(shards, indices, encode, crop_size, mel)
+    with progress(f"encoding {folder} ({split})", len(segments), "clips") as advance:
+        for indices in segments.values():
+            yield _encode_clip(shards, indices, encode, crop_size, mel)
+            advance(1)
 
 
 def _encode_clip(
@@ -84,9 +78,12 @@ def cached_tracks(
     mel: MelConfig,
 ) -> list[Track]:
     """Tracks of all folders, encoded once for each weights file and kept in the folder `cache`."""
-    digest = hashlib.sha256(Path(weights).read_bytes() + repr(mel).encode()).hexdigest()[:12]
+    encoder = Path(weights).read_bytes()
     tracks = []
     for folder in folders:
+        place = str(Path(folder).resolve())  # two folders may share their last name
+        made_by = encoder + repr((place, crop_size, mel)).encode()
+        digest = hashlib.sha256(made_by).hexdigest()[:12]
         path = Path(cache) / f"{Path(folder).name}-{split}-{digest}.npz"
         if not path.is_file():
             found = list(encode_clips(folder, split, encode, crop_size, mel))
@@ -110,45 +107,75 @@ def _save(path: Path, tracks: Sequence[Track]) -> None:
 
 def _load(path: Path) -> list[Track]:
     with np.load(path) as file:
-        names, lengths = file["names"], file["lengths"]
-        edges = np.cumsum(lengths)[:-1]
-        latents, audio = np.split(file["latents"], edges), np.split(file["audio"], edges)
+        names, ends = file["names"], np.cumsum(file["lengths"]).astype(int)
+        latents, audio = file["latents"], file["audio"]
     return [
-        Track(*map(str, name), one, heard)
-        for name, one, heard in zip(names, latents, audio, strict=True)
+        Track(str(name[0]), str(name[1]), str(name[2]), latents[start:end], audio[start:end])
+        for name, start, end in zip(names, [0, *ends], ends, strict=False)
     ]
 
 
 class MotionExamples:
-    """Windows of tracks: `[i]` is a small index, `load` cuts it."""
+    """Windows of tracks: `[i]` is a small index, `load` cuts it.
+
+    Args:
+      frames: length of a window.
+      audio_window: frames of audio added before and after.
+      stride: frames between the starts of windows; each start is drawn from within.
+      band_shift: mel bands by which the voice is moved up or down, at most, against overfitting to
+        few voices.
+      gain: change of the features' level, at most.
+    """
 
     def __init__(
-        self, tracks: Sequence[Track], frames: int, audio_window: int, stride: int, shares: dict
+        self,
+        tracks: Sequence[Track],
+        frames: int,
+        audio_window: int,
+        *,
+        stride: int,
+        band_shift: float = 0.0,
+        gain: float = 0.0,
+        bands: int = 40,
     ):
         self.tracks, self.frames, self.audio_window = list(tracks), frames, audio_window
         self.windows = Windows([len(t.latents) for t in tracks], frames, stride)
-        self.stride = stride
-        self.shift = shares.get("band_shift", 0.0)
-        self.gain = shares.get("gain", 0.0)
+        self.stride, self.band_shift, self.gain, self.bands = stride, band_shift, gain, bands
 
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, i: int) -> dict[str, int]:
-        window = self.windows[i]
+    def __getitem__(self, index: int) -> dict[str, int]:
+        window = self.windows[index]
         return {"clip": int(window["clip"]), "start": int(window["start"])}
 
     def load(self, element: dict[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """latents (t,d), audio (t+2w,f) from w frames before, audio_known (t+2w,), reference (d,)."""
+        """One window.
+
+        latents (t,d); audio (t+2w,f), from w frames before to w after; audio_known (t+2w,): False
+        beyond the clip's ends; reference (d,): the latent of any frame of the clip.
+        """
         track, w = self.tracks[element["clip"]], self.audio_window
         length = len(track.latents)
         start = min(element["start"] + int(rng.integers(self.stride)), length - self.frames)
         places = np.arange(start - w, start + self.frames + w)
         known = (places >= 0) & (places < length)
-        audio = track.audio[np.clip(places, 0, length - 1)] * known[:, None]
+        audio = self._changed(track.audio[np.clip(places, 0, length - 1)], rng)
         return {
             "latents": track.latents[start : start + self.frames].astype(np.float32),
-            "audio": audio.astype(np.float32),
+            "audio": (audio * known[:, None]).astype(np.float32),
             "audio_known": known,
             "reference": track.latents[int(rng.integers(length))].astype(np.float32),
         }
+
+    def _changed(
+        self, audio: Float[np.ndarray, "a f"], rng: np.random.Generator
+    ) -> Float[np.ndarray, "a f"]:
+        """The same speech in another voice: bands shifted by a fraction, another level."""
+        shift = self.band_shift * rng.uniform(-1, 1)
+        columns = audio.reshape(-1, self.bands)
+        source = np.clip(np.arange(self.bands) + shift, 0, self.bands - 1)
+        low = np.floor(source).astype(int)
+        high, part = np.minimum(low + 1, self.bands - 1), (source - low).astype(np.float32)
+        moved = columns[:, low] * (1 - part) + columns[:, high] * part
+        return moved.reshape(audio.shape) + np.float32(self.gain * rng.uniform(-1, 1))

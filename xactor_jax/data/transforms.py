@@ -8,24 +8,34 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from xactor_jax.media.faces import DRIVING_SCALE, VIEW_SCALE, cut_view
+from xactor_jax.media.faces import DRIVING_SCALE, cut_view
 
 Picture = UInt8[np.ndarray, "h w 3"]
 
 
-def picture_of(view: Picture, scale: float, size: int) -> Picture:
-    """The middle of a stored view, `scale` head boxes wide, at `size` pixels."""
-    return cut_view(
-        view, (view.shape[0] / 2, view.shape[0] / 2, view.shape[0] * scale / VIEW_SCALE), size
-    )
+def picture_window(head_box: Float[np.ndarray, "t 3"], scale: float) -> tuple[float, float, float]:
+    """The fixed square (cy, cx, side) of a clip's view that is rendered: `scale` head boxes wide.
+
+    Everything is in units of the view; the square is centred on the head and lies in the view.
+    """
+    cy, cx, side = (float(value) for value in np.median(head_box, axis=0))
+    side = min(scale * side, 1.0)
+    return min(max(cy, side / 2), 1 - side / 2), min(max(cx, side / 2), 1 - side / 2), side
 
 
-def box_in_picture(head_box: Float[np.ndarray, "t 3"], scale: float) -> Float[np.ndarray, "t 3"]:
-    """Head boxes (cy, cx, side) in units of the view -> in units of `picture_of` it."""
-    share = scale / VIEW_SCALE
-    moved = np.asarray(head_box, np.float32).copy()
-    moved[:, :2] -= 0.5 - share / 2
-    return moved / np.float32(share)
+def picture_of(view: Picture, window: tuple[float, float, float], size: int) -> Picture:
+    """The window of a stored view at `size` pixels."""
+    extent = view.shape[0]
+    return cut_view(view, [extent * value for value in window], size)
+
+
+def box_in_picture(
+    head_box: Float[np.ndarray, "t 3"], window: tuple[float, float, float]
+) -> Float[np.ndarray, "t 3"]:
+    """Head boxes (cy, cx, side) in units of the view -> in units of the window's picture."""
+    cy, cx, side = window
+    corner = np.array([cy - side / 2, cx - side / 2, 0.0])
+    return ((head_box - corner) / side).astype(np.float32)
 
 
 def relative_box(

@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 def logit_normal(
     key: PRNGKeyArray, shape: tuple[int, ...], mean: float, deviation: float
-) -> Float[Array, "..."]:
+) -> Float[Array, ...]:
     """Noise levels sigmoid(mean + deviation n): one per picture or clip."""
     return jax.nn.sigmoid(mean + deviation * jax.random.normal(key, shape))
 
@@ -80,7 +80,8 @@ def staircase(
 ) -> Float[Array, "b chunks"]:
     """Levels that rise from a clean past to pure noise over `in_flight` chunks."""
     place, phase = jax.random.split(key)
-    first = jax.random.randint(place, (batch, 1), 0, chunks)
+    # Started before the sequence, the stairs also show its first chunks near pure noise.
+    first = jax.random.randint(place, (batch, 1), 1 - in_flight, chunks)
     phase = jax.random.uniform(phase, (batch, 1))
     rise = (jnp.arange(chunks)[None] - first + 1 - phase) / in_flight
     return jnp.clip(rise, 0.0, 1.0)

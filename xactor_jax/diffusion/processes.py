@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 PREDICTIONS = ("velocity", "sample")
 
 
-def expand(noise_level: Float[Array, "*s"], like: Float[Array, "*s ..."]) -> Float[Array, "..."]:
+def expand(noise_level: Float[Array, "*s"], like: Float[Array, "*s ..."]) -> Float[Array, ...]:
     """Noise levels with trailing axes of length 1, to multiply `like`."""
     return noise_level.reshape(noise_level.shape + (1,) * (like.ndim - noise_level.ndim))
 
@@ -62,7 +62,7 @@ class Flow:
 
     def squared_error(
         self, output: Array, x: Array, noise: Array, noise_level: Array
-    ) -> Float[Array, "..."]:
+    ) -> Float[Array, ...]:
         """The velocity's squared error, element by element (6)."""
         output = output.astype(jnp.float32)
         if self.prediction == "velocity":

@@ -13,13 +13,13 @@ from xactor_jax.diffusion.processes import Flow
 Denoiser = Callable[[Array, Float[Array, ""]], Array]
 
 
-def linear_levels(steps: int) -> Float[Array, steps + 1]:
+def linear_levels(steps: int) -> Float[Array, " steps+1"]:
     """Noise levels from 1 to 0 in equal steps."""
     return jnp.linspace(1.0, 0.0, steps + 1)
 
 
 def euler(
-    denoise: Denoiser, z: Array, levels: Float[Array, steps + 1], flow: Flow
+    denoise: Denoiser, z: Array, levels: Float[Array, " steps+1"], flow: Flow
 ) -> Float[Array, "..."]:
     """Follow dz/dσ = v from levels[0] to levels[-1]; `denoise(z, σ)` is the network's output.
 

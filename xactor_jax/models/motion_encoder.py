@@ -167,7 +167,7 @@ class Hourglass(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         low = self.after(self.within(self.before(pool(x))))
-        return self.beside(x) + resize(low, x.shape[1:3])
+        return self.beside(x) + resize(low, (x.shape[1], x.shape[2]))
 
 
 class PatchAttention(nnx.Module):

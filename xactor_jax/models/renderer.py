@@ -107,7 +107,7 @@ class Renderer(nnx.Module):
     def render(
         self,
         noise: Float[Array, "b t h w c"],
-        levels: Float[Array, steps + 1],
+        levels: Float[Array, " steps+1"],
         reference: Float[Array, "b h w c"],
         tokens: Sequence[Float[Array, "b n d"]],
         motion: Float[Array, "b t m"],

@@ -153,12 +153,10 @@ class UNet(nnx.Module):
                 upsamplers.append(conv(width, width))
         self.up, self.upsamplers = nnx.List(up), nnx.List(upsamplers)
 
-        is_reference = c.out_channels is None
-        self.norm_out = None if is_reference else group_norm(width, c.groups, 1e-5, rngs)
+        # A reference network ends at its last block.
+        self.norm_out = group_norm(width, c.groups, 1e-5, rngs) if c.out_channels else None
         self.conv_out = (
-            None
-            if is_reference
-            else Conv(
+            Conv(
                 width,
                 c.out_channels,
                 (3, 3),
@@ -167,6 +165,8 @@ class UNet(nnx.Module):
                 dtype=dtype,
                 rngs=rngs,
             )
+            if c.out_channels
+            else None
         )
 
     def __call__(
@@ -197,7 +197,7 @@ class UNet(nnx.Module):
         """
         b, t = latents.shape[:2]
         embedding = repeat(self.time_embedding(noise_level), "b e -> b t e", t=t)
-        if self.pooled_motion is not None:
+        if self.pooled_motion is not None and pooled_motion is not None:
             embedding = embedding + self.pooled_motion(pooled_motion)
         run = Run(
             t,

@@ -99,7 +99,7 @@ class SpatialTransformer(nnx.Module):
         reference_seen: Bool[Array, " b"] | None,
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b m c"]]:
         """Returns the block's output and its own normalised tokens, which a reference shares."""
-        b, height, width, _ = x.shape
+        b, height = x.shape[:2]
         h = self.proj_in(rearrange(self.norm(x), "b h w c -> b (h w) c"))
         tokens = self.norm1(h)
         context, mask = tokens, None
@@ -110,7 +110,7 @@ class SpatialTransformer(nnx.Module):
                 shared = repeat(reference_seen, "b -> b n", n=reference.shape[1])
                 mask = jnp.concatenate([own, shared], axis=1)[:, None, None]
         h = h + self.attn1(tokens, context, mask)
-        if self.attn2 is not None:
+        if self.attn2 is not None and self.norm2 is not None:
             h = h + self.attn2(self.norm2(h), image_token)
         h = h + self.ff(self.norm3(h))
         h = rearrange(self.proj_out(h), "b (h w) c -> b h w c", h=height)
@@ -168,6 +168,8 @@ class AttentionModule(nnx.Module):
                 h = h + attend(norm(h) + positions)
         else:
             h = rearrange(self.proj_in(h), "b t h w c -> (b t) (h w) c")
+            if motion is None:
+                raise ValueError("a motion module needs motion tokens")
             context = rearrange(motion, "b t n d -> (b t) n d").astype(h.dtype)
             for norm, attend in zip(self.norms, self.attentions, strict=True):
                 h = h + attend(norm(h), context)

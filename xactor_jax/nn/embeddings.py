@@ -11,7 +11,7 @@ from xactor_jax.nn.layers import Linear
 
 
 def sinusoidal(values: Float[Array, "*s"], width: int) -> Float[Array, "*s {width}"]:
-    """Cosines then sines of the values at frequencies 1 to 1/10000 (diffusers Timesteps, flipped)."""
+    """Cosines, then sines, at frequencies 1 to 1/10000 (diffusers Timesteps, flipped)."""
     frequencies = jnp.exp(-np.log(10_000.0) * jnp.arange(width // 2) / (width // 2))
     angles = values[..., None].astype(jnp.float32) * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
@@ -25,7 +25,7 @@ def sincos_positions(length: int, width: int) -> Float[np.ndarray, "{length} {wi
 
 
 def sincos_grid(size: int, width: int) -> Float[np.ndarray, "{size} {size} {width}"]:
-    """Fixed 2-D positions: half the features for the column, half for the row (diffusers PatchEmbed)."""
+    """Fixed 2-D positions: half the features for the column, half for the row (PatchEmbed)."""
     axis = sincos_positions(size, width // 2)
     columns = np.broadcast_to(axis[None], (size, size, width // 2))
     rows = np.broadcast_to(axis[:, None], (size, size, width // 2))

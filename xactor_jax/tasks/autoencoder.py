@@ -23,16 +23,18 @@ from xactor_jax.checkpoint import save_weights
 from xactor_jax.config import build
 from xactor_jax.data.examples import FaceExampleConfig, FaceExamples
 from xactor_jax.diffusion.noise_levels import logit_normal
-from xactor_jax.diffusion.samplers import linear_levels
-from xactor_jax.evaluation.pictures import (
-    mouth_mask,
-    mouth_weights,
-    peak_signal_to_noise,
-    save_strip,
-)
+from xactor_jax.evaluation.pictures import mouth_weights
 from xactor_jax.models.face_decoder import FaceDecoder, FaceDecoderConfig
 from xactor_jax.models.renderer import NEUTRAL_BOX, Renderer, RendererConfig
 from xactor_jax.models.vae import fit_basis
+from xactor_jax.tasks.reenactment import (
+    Render,
+    encode_latents,
+    render_examples,
+    save_strips,
+    score,
+    to_signed,
+)
 
 Batch = dict[str, jax.Array]
 
@@ -111,10 +113,8 @@ class AutoencoderTask:
         renderer = models.renderer
         level_key, noise_key, latent_key, box_key, drop_key, codec_key = jax.random.split(key, 6)
         b, t = batch["target"].shape[:2]
-        pictures = to_signed(rearrange(batch["target"], "b t h w c -> (b t) h w c"))
-        target = jax.lax.stop_gradient(renderer.codec.encode(pictures))
-        target = rearrange(target, "(b t) h w c -> b t h w c", t=t)
-        reference = jax.lax.stop_gradient(renderer.codec.encode(to_signed(batch["reference"])))
+        target = encode_latents(renderer, batch["target"])
+        reference = encode_latents(renderer, batch["reference"][:, None])[:, 0]
 
         driving = rearrange(batch["driving"], "b t h w c -> (b t) h w c")
         other = rearrange(batch["other_driving"], "b t h w c -> (b t) h w c")
@@ -124,7 +124,7 @@ class AutoencoderTask:
         again = rearrange(latents[b * t : b * t + len(other)], "(b t) d -> b t d", b=b)
 
         losses = {}
-        losses["invariance"] = invariance(motion[:, : again.shape[1]], again)
+        losses["invariance"] = invariance(motion, again)
         size = jnp.sqrt(jnp.mean(jax.lax.stop_gradient(motion) ** 2))
         noisy = motion + weights.latent_noise * size * jax.random.normal(latent_key, motion.shape)
         losses["decoder"] = self._decoder_loss(models.face_decoder, noisy, batch)
@@ -147,6 +147,7 @@ class AutoencoderTask:
 
         rough = target + 0.05 * jax.random.normal(codec_key, target.shape)
         decoded = renderer.codec.decode(rearrange(rough, "b t h w c -> (b t) h w c"))
+        pictures = to_signed(rearrange(batch["target"], "b t h w c -> (b t) h w c"))
         losses["codec"] = jnp.mean((decoded - pictures) ** 2)
         total = (
             losses["flow"]
@@ -167,44 +168,21 @@ class AutoencoderTask:
         where = mouth_weights(box, face.shape[2], self.weights.mouth)
         return jnp.mean((face - to_signed(batch["target_face"])) ** 2 * where[..., None])
 
-    def _render(self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray) -> Array:
-        """Frames of held-out examples, in [-1, 1]: one shared picture of noise an example."""
-        renderer = self._merge(params, frozen).renderer
-        b, t = batch["driving"].shape[:2]
-        reference = renderer.codec.encode(to_signed(batch["reference"]))
-        crops = to_signed(rearrange(batch["driving"], "b t h w c -> (b t) h w c"))
-        motion = rearrange(renderer.encoder.encode(crops), "(b t) d -> b t d", t=t)
-        noise = jax.random.normal(key, (b, 1, *reference.shape[1:]))
-        latents = renderer.render(
-            jnp.broadcast_to(noise, (b, t, *reference.shape[1:])),
-            linear_levels(self.steps),
-            reference,
-            renderer.reference_tokens(reference),
-            motion,
-            batch["box"],
+    def _render(self, params: Any, frozen: Any, key: PRNGKeyArray) -> Render:
+        render = jax.jit(
+            lambda params, frozen, batch: render_examples(
+                self._merge(params, frozen).renderer, batch, self.steps, key
+            )
         )
-        frames = renderer.codec.decode(rearrange(latents, "b t h w c -> (b t) h w c"))
-        return rearrange(frames, "(b t) h w c -> b t h w c", t=t)
+        return lambda batch: np.asarray(render(params, frozen, jax.device_put(batch)))
 
     def evaluate(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
         """Reenactment of held-out clips: PSNR of picture and mouth, and that of the reference."""
-        numbers = {}
-        for source, batch in self.held_out.fixed_batches(16).items():
-            frames = jax.jit(self._render)(params, frozen, jax.device_put(batch), key)
-            truth = to_signed(batch["target"])
-            still = np.broadcast_to(to_signed(batch["reference"])[:, None], truth.shape)
-            mouth = mouth_mask(batch["head_box"], truth.shape[2])
-            for name, pictures in (("psnr", np.asarray(frames)), ("psnr_reference", still)):
-                numbers[f"{source}/{name}"] = peak_signal_to_noise(pictures, truth)
-                numbers[f"{source}/{name}_mouth"] = peak_signal_to_noise(pictures, truth, mouth)
-        return numbers
+        return score(self.held_out, self._render(params, frozen, key), 16)
 
     def sample(self, params: Any, frozen: Any, key: PRNGKeyArray, folder: Path) -> None:
         """A strip for each source: reference, driving crops, truth, output."""
-        for source, batch in self.held_out.fixed_batches(16).items():
-            frames = jax.jit(self._render)(params, frozen, jax.device_put(batch), key)
-            rows = {name: batch[name][:6] for name in ("reference", "driving", "target")}
-            save_strip(folder / f"{source}.png", rows, np.asarray(frames[:6]))
+        save_strips(self.held_out, self._render(params, frozen, key), 16, folder)
 
     def export(self, params: Any, frozen: Any, path: Path) -> None:
         """The renderer's weights, its codec's basis and its config."""
@@ -217,12 +195,10 @@ class AutoencoderTask:
         save_weights(path, weights, metadata)
 
 
-def to_signed(pictures: Any) -> Any:
-    """Bytes -> [-1, 1] in fp32."""
-    return pictures.astype(np.float32) / 127.5 - 1
-
-
 def invariance(motion: Float[Array, "b t d"], again: Float[Array, "b t d"]) -> Float[Array, ""]:
-    """Squared distance of two latents of one motion, in units of the latents' variance."""
-    flat = jax.lax.stop_gradient(rearrange(motion, "b t d -> (b t) d"))
-    return jnp.mean((motion - again) ** 2) / (jnp.mean(jnp.var(flat, axis=0)) + 1e-8)
+    """Squared distance of two latents of one motion, in units of the latents' variance.
+
+    The variance takes part in the gradient: shrinking every latent must gain nothing.
+    """
+    variance = jnp.mean(jnp.var(rearrange(motion, "b t d -> (b t) d"), axis=0))
+    return jnp.mean((motion[:, : again.shape[1]] - again) ** 2) / (variance + 1e-12)

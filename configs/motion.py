@@ -1,0 +1,81 @@
+"""Acting: the motion transformer, trained by diffusion forcing on the autoencoder's latents.
+
+X-Actor's first stage. Its paper states the attention (full inside a chunk, causal across chunks),
+the windowed audio and the noise levels drawn asynchronously; sizes, chunk length and the mixture of
+noise levels are our defaults (diffusion/noise_levels.py says why a mixture).
+
+    python -m xactor_jax.main --config=configs/motion.py:tiny --workdir=runs/motion \\
+        --config.renderer=runs/autoencoder/model.safetensors
+"""
+
+from ml_collections import ConfigDict
+
+from configs.common import base, check_size
+
+
+def get_config(size: str = "full") -> ConfigDict:
+    """`tiny` trains on two CPU cores, `full` on accelerators."""
+    check_size(size)
+    config = base("motion")
+    config.renderer = ""  # weights of the autoencoder
+    config.audio_guidance = 2.0
+    config.steps, config.batch_size = 400_000, 256
+    config.optimizer.update({"learning_rate": 1e-4, "warmup_steps": 5_000, "weight_decay": 1e-3})
+    config.mel = ConfigDict({"bands": 40, "hops": 4})
+    config.motion = ConfigDict(
+        {
+            "width": 1024,
+            "depth": 8,
+            "heads": 8,
+            "feed_forward": 4,
+            "chunk": 10,
+            "context": 250,
+            "audio_window": 2,
+        }
+    )
+    config.flow = ConfigDict({"prediction": "velocity", "floor": 0.05})
+    config.forcing = ConfigDict(
+        {
+            "clean_history": 0.5,
+            "staircase": 0.25,
+            "independent": 0.25,
+            "in_flight": 2,
+            "history_level": 0.05,
+            "noised_history": 0.5,
+            "drop_history": 0.05,
+        }
+    )
+    config.loss = ConfigDict({"drop_audio": 0.1, "drop_reference": 0.1})
+    config.data = ConfigDict(
+        {
+            "folders": ("data/footage", "data/actors"),
+            "cache": "runs/latents",
+            "windows": {"stride": 10, "band_shift": 0.0, "gain": 0.0},
+        }
+    )
+    if size == "tiny":
+        config.steps, config.batch_size = 6_000, 16
+        config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
+        config.read_threads = 2
+        config.motion.update(
+            {
+                "width": 192,
+                "depth": 4,
+                "heads": 4,
+                "chunk": 5,
+                "context": 70,  # just under the three seconds of a GRID clip
+                "audio_window": 4,  # a mel frame has no context of its own
+            }
+        )
+        config.flow.update({"prediction": "sample", "floor": 0.15})
+        config.data.windows.update({"stride": 5, "band_shift": 1.5, "gain": 0.15})
+        config.optimizer.update(
+            {
+                "learning_rate": 1e-3,
+                "warmup_steps": 100,
+                "schedule": "cosine",
+                "weight_decay": 5e-2,
+                "ema_decay": 0.998,
+            }
+        )
+    return config

@@ -1,0 +1,123 @@
+"""Levels of diffusion forcing: shares of the mixture, the stairs, and the masks, entry by entry."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from xactor_jax.diffusion.noise_levels import (
+    Forcing,
+    chunk_causal_mask,
+    doubled_mask,
+    logit_normal,
+    staircase,
+    window_mask,
+)
+
+BATCH, CHUNKS = 4000, 8
+
+
+def within(share, expected, count):
+    """A share of `count` draws is within five deviations: one failure in two million seeds."""
+    assert abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / count)
+
+
+@pytest.fixture(scope="module")
+def levels():
+    drawn = Forcing().levels(jax.random.key(0), BATCH, CHUNKS)
+    return jax.device_get(dataclasses.asdict(drawn))
+
+
+def test_the_mixture_has_its_shares(levels):
+    clean, noisy = levels["clean_history"], levels["noisy"]
+    within(clean.mean(), 0.5, BATCH)
+    # Of the others, only stairs reach a level of exactly 0 or 1.
+    stairs = np.any((noisy == 0) | (noisy == 1), axis=1)
+    assert not np.any(stairs & clean)
+    within(stairs.mean(), 0.25, BATCH)
+
+
+def test_levels_are_uniform_and_independent_unless_on_stairs(levels):
+    noisy = levels["noisy"]
+    free = noisy[~np.any((noisy == 0) | (noisy == 1), axis=1)]
+    assert stats.kstest(free.ravel(), "uniform").statistic < 1.95 / np.sqrt(free.size)  # p = .001
+    correlations = np.corrcoef(free, rowvar=False)[np.triu_indices(CHUNKS, 1)]
+    assert np.abs(correlations).max() < 5 / np.sqrt(len(free))
+
+
+def test_the_clean_copy_is_labelled_and_sometimes_carries_the_noise(levels):
+    label, noise = levels["history_label"], levels["history_noise"]
+    for each in (label, noise):
+        np.testing.assert_array_equal(each, np.repeat(each[:, :1], CHUNKS, axis=1))
+    label, noise = label[:, 0], noise[:, 0]
+    dropped = label == 1
+    within(dropped.mean(), 0.05, BATCH)
+    assert np.all(noise[dropped] == 1)
+    kept = ~dropped
+    assert stats.kstest(label[kept] / 0.05, "uniform").statistic < 1.95 / np.sqrt(kept.sum())
+    assert np.all((noise[kept] == 0) | (noise[kept] == label[kept]))
+    within((noise[kept] > 0).mean(), 0.5, kept.sum())
+
+
+def test_a_share_of_zero_is_never_drawn_and_shares_are_relative():
+    only = Forcing(clean_history=0, staircase=3.0, independent=0).levels(
+        jax.random.key(1), 200, CHUNKS
+    )
+    assert not np.any(only.clean_history)
+    assert np.all(np.any((only.noisy == 0) | (only.noisy == 1), axis=1))
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 5])
+def test_stairs_rise_and_have_few_chunks_in_flight(in_flight):
+    levels = np.asarray(staircase(jax.random.key(2), BATCH, CHUNKS, in_flight))
+    rises = np.diff(levels, axis=1)
+    assert np.all(rises >= 0)
+    flying = (levels > 0) & (levels < 1)
+    assert flying.sum(axis=1).max() == in_flight
+    inside = flying[:, 1:] & flying[:, :-1]
+    np.testing.assert_allclose(rises[inside], 1 / in_flight, atol=1e-5)
+    for chunk in range(CHUNKS):  # every chunk meets every level
+        met = levels[flying[:, chunk], chunk]
+        assert stats.kstest(met, "uniform").statistic < 1.95 / np.sqrt(len(met))
+
+
+def test_logit_normal_levels_have_their_quantiles():
+    drawn = np.asarray(logit_normal(jax.random.key(3), (BATCH,), 1.5, 1.2))
+    quantiles = 1 / (1 + np.exp(-(1.5 + 1.2 * stats.norm.ppf([0.1, 0.5, 0.9]))))
+    # The density at the lowest of these quantiles is about 0.6: a deviation of 0.008.
+    np.testing.assert_allclose(np.quantile(drawn, [0.1, 0.5, 0.9]), quantiles, atol=0.03)
+
+
+def test_chunks_see_themselves_and_those_before():
+    mask = np.asarray(chunk_causal_mask(7, 3))  # the last chunk is short
+    for query in range(7):
+        for key in range(7):
+            assert mask[query, key] == (key // 3 <= query // 3)
+
+
+@pytest.mark.parametrize("clean_history", [True, False])
+def test_the_doubled_sequence_shows_clean_chunks_before_the_noisy_one(clean_history):
+    frames, chunk = 6, 2
+    mask = np.asarray(doubled_mask(frames, chunk, np.array([not clean_history, clean_history])))[1]
+    for query in range(2 * frames):
+        for key in range(2 * frames):
+            own, other = query % frames // chunk, key % frames // chunk
+            if query < frames:
+                seen = key < frames and other <= own
+            elif clean_history:
+                seen = other < own if key < frames else other == own
+            else:
+                seen = key >= frames and other <= own
+            assert mask[query, key] == seen, (query, key)
+
+
+def test_a_frame_hears_its_window():
+    mask = np.asarray(window_mask(4, 6, 2))
+    assert [np.flatnonzero(row).tolist() for row in mask] == [
+        [0, 1, 2],
+        [0, 1, 2, 3],
+        [0, 1, 2, 3, 4],
+        [1, 2, 3, 4, 5],
+    ]

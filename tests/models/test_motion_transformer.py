@@ -1,0 +1,172 @@
+"""Who influences whom in the motion transformer, read off its derivatives."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+from models.random_weights import compiled, with_random_weights
+
+from xactor_jax.diffusion.noise_levels import chunk_causal_mask, doubled_mask, window_mask
+from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
+
+TOKENS, CHUNK = 12, 2
+# Two layers: what must not be seen must not come round a corner either.
+CONFIG = MotionTransformerConfig(latent=2, audio=3, width=8, depth=2, heads=2, feed_forward=1)
+DRAW = np.random.default_rng(0)
+INPUTS = types.SimpleNamespace(
+    z=DRAW.normal(size=(TOKENS, 2)).astype(np.float32),
+    level=DRAW.uniform(0.1, 0.9, size=TOKENS).astype(np.float32),
+    audio=DRAW.normal(size=(TOKENS, 3)).astype(np.float32),
+    reference=DRAW.normal(size=2).astype(np.float32),
+)
+EVERYTHING, NOTHING = np.ones((TOKENS, TOKENS), bool), np.zeros((TOKENS, TOKENS), bool)
+ALONE = np.eye(TOKENS, dtype=bool)
+BAND = np.asarray(window_mask(TOKENS, TOKENS, 2))
+
+
+@pytest.fixture(scope="module")
+def network():
+    return with_random_weights(lambda rngs: MotionTransformer(CONFIG, rngs=rngs))
+
+
+@pytest.fixture(scope="module")
+def forward(network):
+    """Output and how strongly tokens, levels, audio frames and the reference move each token."""
+
+    def run(network, z, level, audio, reference, positions, mask, heard, seen):
+        def output(*inputs):
+            z, level, audio, reference = (x[None] for x in inputs)
+            heard_ = heard[None]
+            out = network(
+                z, level, positions[None], mask[None], audio, heard_, reference, seen[None]
+            )
+            return out[0], out[0]
+
+        derivatives, out = jax.jacrev(output, argnums=(0, 1, 2, 3), has_aux=True)(
+            z, level, audio, reference
+        )
+        return out, derivatives
+
+    compiled_run = compiled(run, network)
+
+    def influences(
+        mask=EVERYTHING, heard=BAND, seen=True, positions=None, audio=INPUTS.audio, **changed
+    ):
+        inputs = types.SimpleNamespace(**{**vars(INPUTS), **changed})
+        positions = np.arange(TOKENS) if positions is None else positions
+        out, (z, level, audio, reference) = compiled_run(
+            inputs.z, inputs.level, audio, inputs.reference, positions, mask, heard, np.array(seen)
+        )
+        return types.SimpleNamespace(
+            output=np.asarray(out),
+            token=np.abs(z).max(axis=(1, 3)),
+            level=np.abs(level).max(axis=1),
+            audio=np.abs(audio).max(axis=(1, 3)),
+            reference=np.abs(reference).max(axis=(1, 2)),
+        )
+
+    return influences
+
+
+def assert_exactly(influence, expected):
+    """Zero, not merely small, where nothing may pass; clearly more elsewhere."""
+    assert np.all(influence[~expected] == 0)
+    assert np.all(influence[expected] > 1e-6)
+
+
+def test_chunks_are_dense_inside_and_causal_across(forward):
+    got = forward(mask=np.asarray(chunk_causal_mask(TOKENS, CHUNK)))
+    chunk = np.arange(TOKENS) // CHUNK
+    allowed = chunk[None, :] <= chunk[:, None]
+    assert_exactly(got.token, allowed)
+    assert_exactly(got.level, allowed)
+
+
+def test_a_noisy_chunk_sees_clean_chunks_before_it_and_not_its_own_clean_copy(forward):
+    frames = TOKENS // 2
+    mask = np.asarray(doubled_mask(frames, CHUNK, np.array([True])))[0]
+    got = forward(mask=mask, positions=np.tile(np.arange(frames), 2))
+    chunk = np.arange(frames) // CHUNK
+    own, other = chunk[:, None], chunk[None, :]
+    for influence in (got.token, got.level):
+        clean, noisy = influence[:frames], influence[frames:]
+        assert_exactly(clean, np.concatenate([other <= own, np.zeros_like(other < own)], axis=1))
+        assert_exactly(noisy, np.concatenate([other < own, other == own], axis=1))
+
+
+def test_without_clean_history_the_noisy_half_is_chunk_causal_by_itself(forward):
+    frames = TOKENS // 2
+    mask = np.asarray(doubled_mask(frames, CHUNK, np.array([False])))[0]
+    noisy = forward(mask=mask, positions=np.tile(np.arange(frames), 2)).token[frames:]
+    chunk = np.arange(frames) // CHUNK
+    causal = chunk[None, :] <= chunk[:, None]
+    assert_exactly(noisy, np.concatenate([np.zeros_like(causal), causal], axis=1))
+
+
+def test_a_token_hears_its_window_and_nothing_else(forward):
+    near = np.abs(np.subtract.outer(np.arange(TOKENS), np.arange(TOKENS))) <= 2
+    assert_exactly(forward(mask=ALONE).audio, near)
+
+
+def test_sound_reaches_a_chunk_through_earlier_chunks_only(forward):
+    got = forward(mask=np.asarray(chunk_causal_mask(TOKENS, CHUNK))).audio
+    last_of_chunk = (np.arange(TOKENS) // CHUNK + 1) * CHUNK - 1
+    assert_exactly(got, np.arange(TOKENS)[None] <= last_of_chunk[:, None] + 2)
+
+
+def test_dropped_audio_is_not_heard(forward):
+    heard, dropped = forward(), forward(heard=NOTHING)
+    assert np.all(dropped.audio == 0)
+    assert np.abs(heard.output - dropped.output).max() > 1e-2
+    other = forward(heard=NOTHING, audio=-3 * INPUTS.audio)
+    np.testing.assert_array_equal(dropped.output, other.output)
+
+
+def test_a_token_that_hears_nothing_leaves_the_others_to_hear(forward):
+    heard = BAND.copy()
+    heard[3] = False
+    got = forward(mask=ALONE, heard=heard)
+    assert_exactly(got.audio, heard)
+    np.testing.assert_allclose(
+        np.delete(got.output, 3, axis=0),
+        np.delete(forward(mask=ALONE).output, 3, axis=0),
+        atol=1e-6,
+    )
+
+
+def test_a_dropped_reference_is_not_seen(forward):
+    seen, dropped = forward(), forward(seen=False)
+    assert np.all(seen.reference > 1e-6)
+    assert np.all(dropped.reference == 0)
+    other = forward(seen=False, reference=-3 * INPUTS.reference)
+    np.testing.assert_array_equal(dropped.output, other.output)
+    assert np.abs(seen.output - dropped.output).max() > 1e-2
+
+
+def test_only_distances_in_time_matter(forward):
+    here = forward().output
+    # fp32 angles of up to 111 are known to 1e-5.
+    np.testing.assert_allclose(
+        forward(positions=np.arange(TOKENS) + 100).output, here, atol=2e-3
+    )
+    stretched = forward(positions=3 * np.arange(TOKENS)).output
+    assert np.abs(stretched - here).max() > 1e-2
+
+
+def test_every_condition_starts_without_effect_on_a_new_network():
+    from flax import nnx
+
+    network = MotionTransformer(CONFIG, rngs=nnx.Rngs(0))
+    out = compiled(lambda network, *inputs: network(*inputs), network)(
+        INPUTS.z[None],
+        INPUTS.level[None],
+        np.arange(TOKENS)[None],
+        EVERYTHING[None],
+        INPUTS.audio[None],
+        BAND[None],
+        INPUTS.reference[None],
+        np.ones(1, bool),
+    )
+    assert out.shape == (1, TOKENS, 2)
+    np.testing.assert_array_equal(out, 0)

@@ -1,0 +1,99 @@
+"""The renderer as one model: what its config promises of its output, and one-step rendering."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from models.random_weights import compiled, with_random_weights
+
+from xactor_jax.diffusion.processes import Flow
+from xactor_jax.diffusion.samplers import linear_levels
+from xactor_jax.models.motion_encoder import MotionEncoderConfig
+from xactor_jax.models.renderer import Renderer, RendererConfig
+from xactor_jax.models.vae import PatchCodecConfig
+from xactor_jax.models.video_unet import UNetConfig
+
+CONFIG = RendererConfig(
+    image_size=16,
+    codec=PatchCodecConfig(factor=4, channels=2, hidden=4),
+    encoder=MotionEncoderConfig(
+        image_size=16,
+        channels=(4, 4, 4),
+        hourglass_depth=1,
+        attention_width=16,
+        attention_heads=2,
+        feed_forward=1,
+        landmark_channels=2,
+        latent=6,
+        box_width=4,
+        tokens=2,
+        token_width=4,
+        norm="group",
+    ),
+    denoiser=UNetConfig(
+        channels=(4,),
+        layers=1,
+        attention_levels=(True,),
+        heads=2,
+        groups=2,
+        feed_forward=1,
+        image_token=0,
+        motion_token=4,
+        motion_feed_forward=1,
+        pooled_motion=8,
+    ),
+    flow=Flow(prediction="sample"),
+    stack_reference=True,
+    from_reference=True,
+)
+DRAW = np.random.default_rng(0)
+
+
+def draw(*shape):
+    return DRAW.normal(size=shape).astype(np.float32)
+
+
+Z, REFERENCE, MOTION, BOX = draw(2, 2, 4, 4, 2), draw(2, 4, 4, 2), draw(2, 2, 6), draw(2, 2, 3)
+
+
+def make(config=CONFIG):
+    return with_random_weights(lambda rngs: Renderer(config, rngs=rngs))
+
+
+def predict(renderer, z, motion, box):
+    tokens = renderer.reference_tokens(REFERENCE)
+    return renderer.predict(z, jnp.ones(2), REFERENCE, tokens, motion, box)
+
+
+def render(renderer, levels):
+    tokens = renderer.reference_tokens(REFERENCE)
+    return renderer.render(Z, levels, REFERENCE, tokens, MOTION, BOX)
+
+
+@pytest.fixture(scope="module")
+def predicted():
+    forward = compiled(predict, make())
+    return lambda z=Z, motion=MOTION, box=BOX: np.asarray(forward(z, motion, box))
+
+
+def test_the_output_may_be_a_change_of_the_reference(predicted):
+    plain = make(dataclasses.replace(CONFIG, from_reference=False))
+    change = np.asarray(compiled(predict, plain)(Z, MOTION, BOX))
+    np.testing.assert_allclose(predicted() - REFERENCE[:, None], change, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["z", "motion", "box"])
+def test_frames_follow_their_own_motion_and_box(predicted, name):
+    before = predicted()
+    changed = {"z": Z, "motion": MOTION, "box": BOX}[name].copy()
+    changed[0, 1] += draw(*changed.shape[2:])
+    after = predicted(**{name: changed})
+    assert np.abs(after[0, 1] - before[0, 1]).max() > 1e-3
+    np.testing.assert_array_equal(after[0, 0], before[0, 0])
+    np.testing.assert_array_equal(after[1], before[1])
+
+
+def test_one_step_of_rendering_is_the_prediction_from_noise(predicted):
+    one = compiled(render, make())(linear_levels(1))
+    np.testing.assert_allclose(one, predicted(), atol=1e-4)

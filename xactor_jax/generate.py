@@ -1,0 +1,178 @@
+"""A portrait and a voice become a video.
+
+python -m xactor_jax.generate --image=portrait.png --audio=speech.wav --output=video.mp4
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from xactor_jax.command import Parser, keep_compiled, run
+from xactor_jax.data.audio_features import audio_features
+from xactor_jax.data.shards import FRAME_RATE
+from xactor_jax.data.transforms import PLAIN, driving_picture, picture_of, picture_window
+from xactor_jax.diffusion.windows import sliding_windows
+from xactor_jax.errors import InputError
+from xactor_jax.media.audio import frames_of, read_audio, to_mono_16k
+from xactor_jax.media.faces import cut_view, single_face, to_view, view_window
+from xactor_jax.media.image import read_image
+from xactor_jax.media.video import VideoWriter
+from xactor_jax.models.renderer import NEUTRAL_BOX
+from xactor_jax.progress import progress
+from xactor_jax.release import MotionSampler, PortraitRenderer, open_checkpoint
+
+WINDOW, OVERLAP = 16, 4  # frames rendered together, and those of them seen before
+
+
+@dataclasses.dataclass(frozen=True)
+class Portrait:
+    """What the models see of a picture: the part to animate, and the crop that shows its motion."""
+
+    picture: UInt8[np.ndarray, "s s 3"]
+    driving: UInt8[np.ndarray, "c c 3"]
+
+
+class Stopwatch:
+    """Seconds spent in each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def timed(self, stage: str, values: Iterable) -> Iterator:
+        """The values; the time to make each counts for `stage`, less what inner stages took."""
+        iterator = iter(values)
+        while True:
+            start, inside = time.perf_counter(), sum(self.seconds.values())
+            try:
+                value = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                spent = time.perf_counter() - start
+                spent -= sum(self.seconds.values()) - inside
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+            yield value
+
+
+def portrait_of(
+    image: UInt8[np.ndarray, "h w 3"], name: str, renderer: PortraitRenderer
+) -> Portrait:
+    """Find the one face of a picture and cut it as training clips are cut.
+
+    Raises InputError when there is no face or more than one.
+    """
+    config = renderer.config
+    face = single_face(image, name)
+    boxes = np.array([[face.cy, face.cx, face.side]])
+    window = view_window(boxes, *image.shape[:2])
+    view = cut_view(image, window, max(256, 2 * config.image_size))
+    head = to_view(boxes, window)
+    rng = np.random.default_rng(0)
+    driving = driving_picture(
+        view, head[0], float(head[0, 2]), config.encoder.image_size, PLAIN, rng
+    )
+    picture = picture_of(view, picture_window(head, config.view_scale), config.image_size)
+    return Portrait(picture, driving)
+
+
+def perform(
+    portrait: Portrait,
+    features: Float[np.ndarray, "t f"],
+    renderer: PortraitRenderer,
+    sampler: MotionSampler,
+    *,
+    seed: int,
+    steps: int,
+    audio_guidance: float,
+    stopwatch: Stopwatch,
+) -> Iterator[UInt8[np.ndarray, "s s 3"]]:
+    """The frames of a performance, one by one, in constant memory."""
+    motion_key, noise_key = jax.random.split(jax.random.key(seed))
+    own = renderer.encode(portrait.driving[None])
+    acting = sampler.start(own, motion_key, audio_guidance=audio_guidance)
+    chunks = stopwatch.timed("motion", acting.chunks(features))
+    motion = (latent for chunk in chunks for latent in chunk[0])
+    seen, noise = renderer.see(portrait.picture), renderer.noise(noise_key)
+    box = np.tile(np.asarray(NEUTRAL_BOX, np.float32), (WINDOW, 1))
+    overlap = OVERLAP if renderer.config.denoiser.temporal else 0
+
+    def render() -> Iterator[np.ndarray]:
+        for window, new in sliding_windows(motion, WINDOW, overlap):
+            yield renderer.render(seen, window, box, noise, steps)[new]
+
+    count = 0
+    for frames in stopwatch.timed("frames", render()):
+        yield from frames[: len(features) - count]
+        count += len(frames)
+
+
+def flags(arguments: list[str]) -> Namespace:
+    """Read and check the command's flags. Raises InputError."""
+    parser = Parser("Animate a portrait with a voice.")
+    parser.add_argument("--image", required=True, help="picture with one face")
+    parser.add_argument("--audio", required=True, help="speech: any audio, or video with sound")
+    parser.add_argument("--output", required=True, help="MP4 file to write")
+    parser.add_argument("--checkpoint", default="checkpoints/tiny", help="folder of weights")
+    parser.add_argument("--seed", type=int, default=0, help="another seed acts differently")
+    parser.add_argument("--steps", type=int, default=2, help="denoising steps of each frame")
+    parser.add_argument("--audio_guidance", type=float, default=2.0, help="1: none")
+    chosen = parser.parse_args(arguments)
+    for name, lowest, highest in (
+        ("seed", 0, 2**31 - 1),
+        ("steps", 1, 100),
+        ("audio_guidance", 0, 10),
+    ):
+        if not lowest <= getattr(chosen, name) <= highest:
+            raise InputError(f"--{name}={getattr(chosen, name)}: use {lowest} to {highest}")
+    if Path(chosen.output).suffix.lower() != ".mp4":
+        raise InputError(f"{chosen.output}: the output is an MP4 file; end its name in .mp4")
+    return chosen
+
+
+def main() -> None:
+    """Generate what the flags say."""
+    chosen = flags(sys.argv[1:])
+    keep_compiled()
+    image = read_image(chosen.image)
+    samples, rate = read_audio(chosen.audio)
+    speech = to_mono_16k(samples, rate)
+    count, seconds = frames_of(len(speech)), len(speech) / 16_000
+    renderer, sampler = open_checkpoint(chosen.checkpoint)
+    portrait = portrait_of(image, chosen.image, renderer)
+    features = audio_features(speech, count, sampler.mel)
+    stopwatch = Stopwatch()
+    frames = perform(
+        portrait,
+        features,
+        renderer,
+        sampler,
+        seed=chosen.seed,
+        steps=chosen.steps,
+        audio_guidance=chosen.audio_guidance,
+        stopwatch=stopwatch,
+    )
+    size = renderer.config.image_size
+    with (
+        VideoWriter(chosen.output, size, FRAME_RATE, (samples, rate)) as video,
+        progress("frames", count, "frames") as advance,
+    ):
+        for frame in frames:
+            video.push(frame)
+            advance(1)
+    times = ", ".join(
+        f"{stage} {spent / seconds:.2f}x" for stage, spent in stopwatch.seconds.items()
+    )
+    print(f"{chosen.output}: {seconds:.2f} s of video; time for each second of it: {times}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,91 @@
+"""What the autoencoder and the video task share: examples rendered, scored and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from xactor_jax.data.examples import FaceExamples
+from xactor_jax.diffusion.samplers import linear_levels
+from xactor_jax.evaluation.pictures import mouth_mask, peak_signal_to_noise, save_strip
+from xactor_jax.models.renderer import Renderer
+
+Batch = dict[str, Any]
+_ROWS = ("reference", "driving", "target")
+Render = Callable[[Batch], Float[np.ndarray, "b t h w 3"]]
+
+
+def to_signed(pictures: Any) -> Any:
+    """Bytes -> [-1, 1] in fp32."""
+    return pictures.astype(np.float32) / 127.5 - 1
+
+
+def encode_latents(renderer: Renderer, pictures: Array) -> Float[Array, "b t h w c"]:
+    """The codec's latents of frames (b, t, h, w, 3) in bytes; no gradient flows."""
+    t = pictures.shape[1]
+    flat = to_signed(rearrange(pictures, "b t h w c -> (b t) h w c"))
+    latents = jax.lax.stop_gradient(renderer.codec.encode(flat))
+    return rearrange(latents, "(b t) h w c -> b t h w c", t=t)
+
+
+def encode_motion(renderer: Renderer, crops: Array) -> Float[Array, "b t d"]:
+    """Motion latents of driving crops (b, t, c, c, 3) in bytes."""
+    t = crops.shape[1]
+    latents = renderer.encoder.encode(to_signed(rearrange(crops, "b t h w c -> (b t) h w c")))
+    return rearrange(latents, "(b t) d -> b t d", t=t)
+
+
+def render_examples(
+    renderer: Renderer, batch: Batch, steps: int, key: PRNGKeyArray
+) -> Float[Array, "b t h w 3"]:
+    """Targets of examples, in [-1, 1], all frames of an example from one picture of noise."""
+    reference = encode_latents(renderer, batch["reference"][:, None])[:, 0]
+    motion = encode_motion(renderer, batch["driving"])
+    b, t = motion.shape[:2]
+    noise = jax.random.normal(key, (b, 1, *reference.shape[1:]))
+    latents = renderer.render(
+        jnp.broadcast_to(noise, (b, t, *reference.shape[1:])),
+        linear_levels(steps),
+        reference,
+        renderer.reference_tokens(reference),
+        motion,
+        batch["box"],
+    )
+    frames = renderer.codec.decode(rearrange(latents, "b t h w c -> (b t) h w c"))
+    return rearrange(frames, "(b t) h w c -> b t h w c", t=t)
+
+
+def score(examples: FaceExamples, render: Render, count: int) -> dict[str, float]:
+    """PSNR of held-out targets, whole and mouth, beside that of repeating the reference.
+
+    Where targets are consecutive: how much frames change, against the truth.
+    """
+    numbers = {}
+    for source, batch in examples.fixed_batches(count).items():
+        frames, truth = render(batch), to_signed(batch["target"])
+        still = np.broadcast_to(to_signed(batch["reference"])[:, None], truth.shape)
+        mouth = np.asarray(mouth_mask(jnp.asarray(batch["head_box"]), truth.shape[2]))
+        for name, pictures in (("psnr", frames), ("psnr_reference", still)):
+            numbers[f"{source}/{name}"] = peak_signal_to_noise(pictures, truth)
+            numbers[f"{source}/{name}_mouth"] = peak_signal_to_noise(pictures, truth, mouth)
+        if examples.config.consecutive:
+            change = [np.abs(np.diff(pictures, axis=1)).mean() for pictures in (frames, truth)]
+            numbers[f"{source}/change_ratio"] = float(change[0] / change[1])
+    return numbers
+
+
+def save_strips(examples: FaceExamples, render: Render, count: int, folder: Path) -> None:
+    """A strip of pictures for each source: reference, driving crops, truth, output."""
+    for source, batch in examples.fixed_batches(count).items():
+        shown = ("reference", "target") if examples.config.consecutive else _ROWS
+        every = slice(None, None, 4 if examples.config.consecutive else 1)
+        rows = {name: batch[name][:6] for name in shown}
+        rows["target"] = rows["target"][:, every]
+        save_strip(folder / f"{source}.png", rows, render(batch)[:6, every])

@@ -1,0 +1,163 @@
+"""Learn how frames follow each other: temporal layers on the frozen image half of the renderer."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from xactor_jax.checkpoint import save_weights
+from xactor_jax.config import build
+from xactor_jax.data.examples import FaceExampleConfig, FaceExamples
+from xactor_jax.diffusion.noise_levels import logit_normal
+from xactor_jax.errors import InputError
+from xactor_jax.evaluation.pictures import mouth_weights
+from xactor_jax.models.renderer import NEUTRAL_BOX, Renderer, RendererConfig
+from xactor_jax.release import read
+from xactor_jax.tasks.reenactment import (
+    encode_latents,
+    encode_motion,
+    render_examples,
+    save_strips,
+    score,
+)
+
+Batch = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoLoss:
+    """Weights and probabilities of the loss; every value is our default, none is published."""
+
+    level_mean: float = 1.5  # noise level = sigmoid(mean + deviation n)
+    level_deviation: float = 1.2
+    mouth: float = 5.0
+    latent_noise: float = 0.1  # of the latents' root mean square: acted motion jitters
+    drop_box: float = 0.15
+    shared_noise: float = 1.0  # share of windows whose frames start from one picture of noise
+
+
+class VideoTask:
+    """Task `video` of the training loop."""
+
+    def __init__(self, config: Any):
+        if not config.renderer:
+            raise InputError("config.renderer is empty; give the weights of an autoencoder")
+        arrays, metadata = read(Path(config.renderer), "renderer")
+        image = build(RendererConfig, metadata["renderer"])
+        denoiser = dataclasses.replace(
+            image.denoiser, temporal=True, max_frames=config.data.targets
+        )
+        self.renderer = dataclasses.replace(image, denoiser=denoiser)
+        self.weights = build(VideoLoss, config.loss.to_dict())
+        self.steps = config.sample_steps
+        self.frozen = {"params": arrays["params"], "statistics": arrays["statistics"]}
+        data = FaceExampleConfig(
+            image_size=image.image_size,
+            view_scale=image.view_scale,
+            crop_size=image.encoder.image_size,
+            other_crops=0,
+            consecutive=True,
+            **config.data.to_dict(),
+        )
+        self.examples = FaceExamples(data, "train")
+        self.held_out = FaceExamples(dataclasses.replace(data, augment=False), "test")
+        model = nnx.eval_shape(lambda: Renderer(self.renderer, rngs=nnx.Rngs(0)))
+        self.graph = nnx.split(model, nnx.Param, ...)[0]
+
+    def init(self, key: PRNGKeyArray) -> Any:
+        """New parameters of the temporal modules, which at first change nothing."""
+        model = Renderer(self.renderer, rngs=nnx.Rngs(key))
+        return temporal_part(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+
+    def source(self) -> FaceExamples:
+        """The index of windows."""
+        return self.examples
+
+    def load(self, element: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Read, crop and augment one window."""
+        return self.examples.load(element, rng)
+
+    def _merge(self, params: Any, frozen: Any) -> Renderer:
+        whole = join(frozen["params"], params)
+        return nnx.merge(self.graph, whole, nnx.State(frozen["statistics"]))
+
+    def loss(
+        self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """Velocity loss of whole windows; only the temporal modules learn."""
+        model, weights = self._merge(params, frozen), self.weights
+        level_key, noise_key, latent_key, box_key, share_key = jax.random.split(key, 5)
+        target = encode_latents(model, batch["target"])
+        reference = encode_latents(model, batch["reference"][:, None])[:, 0]
+        motion = encode_motion(model, batch["driving"])
+        size = jnp.sqrt(jnp.mean(motion**2))
+        motion += weights.latent_noise * size * jax.random.normal(latent_key, motion.shape)
+        b = len(target)
+        dropped = jax.random.bernoulli(box_key, weights.drop_box, (b, 1, 1))
+        box = jnp.where(dropped, jnp.asarray(NEUTRAL_BOX), batch["box"])
+
+        level = logit_normal(level_key, (b,), weights.level_mean, weights.level_deviation)
+        noise = jax.random.normal(noise_key, target.shape)
+        shared = jax.random.bernoulli(share_key, weights.shared_noise, (b, 1, 1, 1, 1))
+        noise = jnp.where(shared, noise[:, :1], noise)
+        flow = self.renderer.flow
+        z = flow.corrupt(target, noise, level)
+        tokens = model.reference_tokens(reference)
+        output = model.predict(z, level, reference, tokens, motion, box)
+        where = mouth_weights(batch["head_box"], target.shape[2], weights.mouth)
+        loss = jnp.mean(flow.squared_error(output, target, noise, level) * where[..., None])
+        clean = flow.sample(output, z, level)
+        change = jnp.mean(jnp.abs(jnp.diff(clean, axis=1)))
+        truth = jnp.mean(jnp.abs(jnp.diff(target, axis=1)))
+        return loss, {"change_ratio": change / truth}
+
+    def _render(self, params: Any, frozen: Any, key: PRNGKeyArray):
+        render = jax.jit(
+            lambda params, frozen, batch: render_examples(
+                self._merge(params, frozen), batch, self.steps, key
+            )
+        )
+        return lambda batch: np.asarray(render(params, frozen, jax.device_put(batch)))
+
+    def evaluate(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
+        """PSNR and change between frames on held-out windows."""
+        return score(self.held_out, self._render(params, frozen, key), 8)
+
+    def sample(self, params: Any, frozen: Any, key: PRNGKeyArray, folder: Path) -> None:
+        """Strips of every fourth frame of held-out windows."""
+        save_strips(self.held_out, self._render(params, frozen, key), 8, folder)
+
+    def export(self, params: Any, frozen: Any, path: Path) -> None:
+        """The whole renderer, temporal modules included."""
+        weights = {
+            "params": join(frozen["params"], params),
+            "statistics": frozen["statistics"],
+        }
+        metadata = {"kind": "renderer", "renderer": dataclasses.asdict(self.renderer)}
+        save_weights(path, weights, metadata)
+
+
+def temporal_part(params: Any) -> Any:
+    """The part of a nested dict that lies under keys named `temporal`."""
+    found = {}
+    for key, value in params.items():
+        if key == "temporal":
+            found[key] = value
+        elif isinstance(value, dict) and (inner := temporal_part(value)):
+            found[key] = inner
+    return found
+
+
+def join(a: Any, b: Any) -> Any:
+    """Two nested dicts that share no leaf, as one."""
+    joined = dict(a)
+    for key, value in b.items():
+        joined[key] = join(a[key], value) if key in a else value
+    return joined
