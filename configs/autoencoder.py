@@ -35,22 +35,25 @@ def get_config(size: str = "full") -> ConfigDict:
         {
             "folders": ("data/footage", "data/actors"),
             "targets": 4,
-            "other_crops": 2,
+            "other_crops": 1,
             "footage_share": 0.5,
             "cross_identity": 0.5,
+            "kept_segments": 0,
         }
     )
     config.sample_steps = 2
     if size == "tiny":
-        config.steps, config.batch_size = 20_000, 8
+        config.steps, config.batch_size = 5_000, 6
         config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
         config.read_threads = 2
         config.face_decoder.channels = (96, 48, 24)
         config.loss.drop_condition = 0.0
+        config.data.kept_segments = 2_000
+        config.data.targets = 2  # many small steps teach such a network more than few large ones
         config.optimizer.update(
             {
                 "learning_rate": 1e-3,
-                "warmup_steps": 200,
+                "warmup_steps": 100,
                 "schedule": "cosine",
                 "weight_decay": 1e-3,
                 "ema_decay": 0.998,

@@ -12,7 +12,12 @@ def renderer(size: str) -> dict[str, Any]:
     the noisy latent: in our trials this reached in minutes what predicting the velocity did not.
     """
     if size == "full":
-        return {"image_size": 512, "view_scale": 2.0}
+        return {
+            "image_size": 512,
+            "view_scale": 2.0,
+            "encoder": {"norm": "group"},  # the released encoder's stored statistics cannot train
+            "denoiser": {"image_token": 0},  # the released networks also see a CLIP embedding
+        }
     return {
         "image_size": 128,
         "view_scale": 1.6,
@@ -31,6 +36,7 @@ def renderer(size: str) -> dict[str, Any]:
             "tokens": 8,
             "token_width": 16,
             "norm": "group",
+            "normalise_latent": True,
         },
         "denoiser": {
             "channels": (48, 96, 128),
@@ -47,4 +53,5 @@ def renderer(size: str) -> dict[str, Any]:
         "flow": {"prediction": "sample", "floor": 0.3},
         "stack_reference": True,
         "from_reference": True,
+        "motion_maps": 8,
     }

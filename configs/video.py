@@ -34,6 +34,7 @@ def get_config(size: str = "full") -> ConfigDict:
             "targets": 24,  # frames of a window
             "footage_share": 0.5,
             "cross_identity": 0.25,
+            "kept_segments": 0,
         }
     )
     config.sample_steps = 2
@@ -42,6 +43,7 @@ def get_config(size: str = "full") -> ConfigDict:
         config.log_every, config.save_every, config.evaluate_every = 20, 200, 500
         config.read_threads = 2
         config.data.targets = 16
+        config.data.kept_segments = 2_000
         config.optimizer.update(
             {
                 "learning_rate": 1e-3,

@@ -6,6 +6,7 @@ python -m xactor_jax.generate --image=portrait.png --audio=speech.wav --output=v
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 import time
 from argparse import Namespace
@@ -20,7 +21,6 @@ from xactor_jax.command import Parser, keep_compiled, run
 from xactor_jax.data.audio_features import audio_features
 from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.data.transforms import PLAIN, driving_picture, picture_of, picture_window
-from xactor_jax.diffusion.windows import sliding_windows
 from xactor_jax.errors import InputError
 from xactor_jax.media.audio import frames_of, read_audio, to_mono_16k
 from xactor_jax.media.faces import cut_view, single_face, to_view, view_window
@@ -29,8 +29,6 @@ from xactor_jax.media.video import VideoWriter
 from xactor_jax.models.renderer import NEUTRAL_BOX
 from xactor_jax.progress import progress
 from xactor_jax.release import MotionSampler, PortraitRenderer, open_checkpoint
-
-WINDOW, OVERLAP = 16, 4  # frames rendered together, and those of them seen before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,19 +98,10 @@ def perform(
     own = renderer.encode(portrait.driving[None])
     acting = sampler.start(own, motion_key, audio_guidance=audio_guidance)
     chunks = stopwatch.timed("motion", acting.chunks(features))
-    motion = (latent for chunk in chunks for latent in chunk[0])
-    seen, noise = renderer.see(portrait.picture), renderer.noise(noise_key)
-    box = np.tile(np.asarray(NEUTRAL_BOX, np.float32), (WINDOW, 1))
-    overlap = OVERLAP if renderer.config.denoiser.temporal else 0
-
-    def render() -> Iterator[np.ndarray]:
-        for window, new in sliding_windows(motion, WINDOW, overlap):
-            yield renderer.render(seen, window, box, noise, steps)[new]
-
-    count = 0
-    for frames in stopwatch.timed("frames", render()):
-        yield from frames[: len(features) - count]
-        count += len(frames)
+    motion = itertools.islice((latent for chunk in chunks for latent in chunk[0]), len(features))
+    box = itertools.repeat(np.array(NEUTRAL_BOX, np.float32))
+    frames = renderer.animate(portrait.picture, motion, box, renderer.noise(noise_key), steps)
+    return stopwatch.timed("frames", frames)
 
 
 def flags(arguments: list[str]) -> Namespace:

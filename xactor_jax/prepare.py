@@ -18,23 +18,11 @@ import itertools
 import mimetypes
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from xactor_jax.command import Parser, run
 from xactor_jax.data import shards
@@ -44,6 +32,7 @@ from xactor_jax.media import faces
 from xactor_jax.media.audio import frames_of, open_media, read_audio, to_mono_16k
 from xactor_jax.media.faces import Face
 from xactor_jax.media.video import read_video
+from xactor_jax.progress import progress
 
 SHORTEST_SECONDS = 1.0
 # In face sides from one frame to the next: more than a head can move in 40 ms.
@@ -287,27 +276,12 @@ class _Rejections:
         os.replace(partial, self.path)
 
 
-class _Rate(ProgressColumn):
-    """Clips a second so far."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.1f} clips/s")
-
-
 def _watched(results: Iterable, total: int) -> Iterator:
     """The same results, with a progress bar in a terminal."""
-    columns = (
-        TextColumn("preparing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("preparing", total=total)
+    with progress("preparing", total, "clips") as advance:
         for result in results:
             yield result
-            bar.advance(task)
+            advance(1)
 
 
 def _staged(

@@ -7,7 +7,7 @@ A checkpoint folder holds `renderer.safetensors` (of the autoencoder or the vide
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,14 @@ from xactor_jax.diffusion.guidance import guided
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.rollout import Rollout
 from xactor_jax.diffusion.samplers import linear_levels
+from xactor_jax.diffusion.windows import sliding_windows
 from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
 from xactor_jax.models.renderer import Renderer, RendererConfig
+from xactor_jax.nn.layers import abstract
 
 RENDERER_FILE, MOTION_FILE = "renderer.safetensors", "motion.safetensors"
+WINDOW, OVERLAP = 16, 4  # frames rendered together, and those of them seen before
 
 
 def read(path: Path, kind: str) -> tuple[dict, dict[str, Any]]:
@@ -61,7 +64,7 @@ class PortraitRenderer:
         arrays, metadata = read(path, "renderer")
         self.config = build(RendererConfig, metadata["renderer"])
         self.weights = jax.tree.map(jnp.asarray, (arrays["params"], arrays["statistics"]))
-        model = nnx.eval_shape(lambda: Renderer(self.config, rngs=nnx.Rngs(0)))
+        model = abstract(lambda rngs: Renderer(self.config, rngs=rngs))
         self._graph = nnx.split(model, nnx.Param, ...)[0]
 
     def _model(self, weights: Any) -> Renderer:
@@ -108,6 +111,21 @@ class PortraitRenderer:
         frames = self._render(steps, self.weights, seen, motion[None], box[None], noise)
         return np.asarray(frames)
 
+    def animate(
+        self,
+        portrait: UInt8[np.ndarray, "h w 3"],
+        motion: Iterable[Float[np.ndarray, " d"]],
+        box: Iterable[Float[np.ndarray, " 3"]],
+        noise: Float[Array, "h w c"],
+        steps: int,
+    ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+        """Frames of the portrait, as many as there are of motion and box, in constant memory."""
+        seen = self.see(portrait)
+        overlap = OVERLAP if self.config.denoiser.temporal else 0
+        rows = (np.concatenate(row) for row in zip(motion, box, strict=False))
+        for window, new in sliding_windows(rows, WINDOW, overlap):
+            yield from self.render(seen, window[:, :-3], window[:, -3:], noise, steps)[new]
+
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _render(
         self, steps: int, weights: Any, seen: Any, motion: Array, box: Array, noise: Array
@@ -133,7 +151,7 @@ class MotionSampler:
         self.config, self.mel, self.flow = config, mel, flow
         self.weights = jax.tree.map(jnp.asarray, weights)
         self.mean, self.deviation = (np.asarray(statistics[k]) for k in ("mean", "deviation"))
-        model = nnx.eval_shape(lambda: MotionTransformer(config, rngs=nnx.Rngs(0)))
+        model = abstract(lambda rngs: MotionTransformer(config, rngs=rngs))
         self._graph = nnx.split(model, nnx.Param, ...)[0]
 
     @classmethod

@@ -83,7 +83,9 @@ def test_missing_history_is_as_good_as_a_shorter_context(network, sampled, frame
 
 
 def test_what_the_network_is_given():
-    rollout = Rollout(chunk=2, context=6, flow=Flow(prediction="sample"), steps=5, history_level=0.1)
+    rollout = Rollout(
+        chunk=2, context=6, flow=Flow(prediction="sample"), steps=5, history_level=0.1
+    )
     assert rollout.history == 4
     given = []
 

@@ -107,17 +107,6 @@ def test_cutting_is_exact():
     np.testing.assert_array_equal(outside[:, :24], np.repeat(image[:, :1], 24, axis=1))
 
 
-def test_the_driving_crop_is_centred_on_the_head_and_stays_inside():
-    view = np.zeros((200, 200, 3), np.uint8)
-    view[:, :, 0], view[:, :, 1] = np.arange(200)[None], np.arange(200)[:, None]
-    crop = faces.driving_crop(view, (0.55, 0.45, 0.1), 0.5, 110)
-    # 1.1 * 0.5 of 200 pixels: 110 across, from 110 - 55 down and 90 - 55 across.
-    assert crop.shape == (110, 110, 3)
-    assert (crop[0, 0, 0], crop[0, 0, 1]) == (35, 55)
-    corner = faces.driving_crop(view, (0.1, 0.9, 0.5), 0.5, 110)
-    assert (corner[0, 0, 0], corner[0, 0, 1]) == (90, 0)
-
-
 def test_models_that_are_not_there_are_named(tmp_path):
     for network in (faces.BlazeFace, faces.FaceMesh):
         with pytest.raises(InputError, match="no such file"):

@@ -2,8 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from models.random_weights import compiled, with_random_weights
+from models.random_weights import compiled, newly_made, with_random_weights
 
 from xactor_jax.models.face_decoder import FaceDecoder, FaceDecoderConfig
 
@@ -19,7 +18,7 @@ def run(decoder, latent, crop):
 
 def test_a_new_decoder_returns_the_reference_crop():
     assert CONFIG.image_size == 8
-    decoder = FaceDecoder(CONFIG, rngs=nnx.Rngs(0))
+    decoder = newly_made(lambda rngs: FaceDecoder(CONFIG, rngs=rngs))
     np.testing.assert_array_equal(compiled(run, decoder)(LATENT, CROP), CROP)
 
 

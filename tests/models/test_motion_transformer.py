@@ -5,7 +5,7 @@ import types
 import jax
 import numpy as np
 import pytest
-from models.random_weights import compiled, with_random_weights
+from models.random_weights import compiled, newly_made, with_random_weights
 
 from xactor_jax.diffusion.noise_levels import chunk_causal_mask, doubled_mask, window_mask
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
@@ -147,17 +147,13 @@ def test_a_dropped_reference_is_not_seen(forward):
 def test_only_distances_in_time_matter(forward):
     here = forward().output
     # fp32 angles of up to 111 are known to 1e-5.
-    np.testing.assert_allclose(
-        forward(positions=np.arange(TOKENS) + 100).output, here, atol=2e-3
-    )
+    np.testing.assert_allclose(forward(positions=np.arange(TOKENS) + 100).output, here, atol=2e-3)
     stretched = forward(positions=3 * np.arange(TOKENS)).output
     assert np.abs(stretched - here).max() > 1e-2
 
 
 def test_every_condition_starts_without_effect_on_a_new_network():
-    from flax import nnx
-
-    network = MotionTransformer(CONFIG, rngs=nnx.Rngs(0))
+    network = newly_made(lambda rngs: MotionTransformer(CONFIG, rngs=rngs))
     out = compiled(lambda network, *inputs: network(*inputs), network)(
         INPUTS.z[None],
         INPUTS.level[None],

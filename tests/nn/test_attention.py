@@ -42,7 +42,9 @@ def test_heads_split_the_projected_features(key_width):
     context = None if key_width is None else DRAW.normal(size=(1, 3, 5)).astype(np.float32)
     got = compiled(lambda module, x, c: module(x, c), module)(x, context)
     keys = x if context is None else context
-    kernel = {name: np.asarray(getattr(module, name).kernel[...]) for name in ("to_q", "to_k", "to_v")}
+    kernel = {
+        name: np.asarray(getattr(module, name).kernel[...]) for name in ("to_q", "to_k", "to_v")
+    }
     query, key, value = x @ kernel["to_q"], keys @ kernel["to_k"], keys @ kernel["to_v"]
     heads = [
         formula(*(part[..., None, s] for part in (query, key, value)))[:, :, 0]

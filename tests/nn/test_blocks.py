@@ -3,8 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
-from models.random_weights import compiled, with_random_weights
+from models.random_weights import compiled, newly_made, with_random_weights
 from scipy.special import erf
 
 from xactor_jax.nn.blocks import AttentionModule, GatedFeedForward, resize, upsample
@@ -34,7 +33,7 @@ def test_the_gate_is_an_exact_gelu():
 
 @pytest.mark.parametrize("kind", [{}, {"key_width": 6}], ids=["temporal", "motion"])
 def test_an_inserted_module_starts_as_the_identity(kind):
-    module = make_module(nnx.Rngs(0), **kind)
+    module = newly_made(lambda rngs: make_module(rngs, **kind))
     motion = jnp.asarray(MOTION) if kind else None
     np.testing.assert_array_equal(compiled(run, module)(VIDEO, motion), VIDEO)
 

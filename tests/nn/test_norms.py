@@ -47,9 +47,9 @@ def test_an_unknown_norm_is_named():
         ConvolutionNorm(4, "layer", rngs=nnx.Rngs(0))
 
 
-def test_initial_weights_are_uniform_up_to_one_over_the_root_of_the_inputs():
+def test_initial_weights_are_uniform_and_keep_the_scale_of_their_inputs():
     kernel = np.asarray(initial_kernel(jax.random.key(0), (3, 3, 16, 64), jnp.float32))
-    limit = 1 / np.sqrt(3 * 3 * 16)
-    assert np.abs(kernel).max() <= limit * (1 + 1e-6)
+    deviation = 1 / np.sqrt(3 * 3 * 16)  # of 144 inputs of variance 1, the sum has variance 1
+    assert np.abs(kernel).max() <= np.sqrt(3) * deviation * (1 + 1e-6)
     # 9216 draws: the deviation of a uniform variable is known to about 0.5 %.
-    np.testing.assert_allclose(kernel.std(), limit / np.sqrt(3), rtol=0.03)
+    np.testing.assert_allclose(kernel.std(), deviation, rtol=0.03)

@@ -25,14 +25,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from xactor_jax.command import Parser, run
 from xactor_jax.data.actor_speech import SAMPLE_RATE, Voice, choose_voice, speaker
 from xactor_jax.data.facekit import EXPRESSIONS, load_facekit
 from xactor_jax.data.shards import SPLITS, Clip, encode_frame, write_shards
 from xactor_jax.errors import InputError
+from xactor_jax.progress import progress
 
 _TEXT = (
     "Hello. I have never stood in front of a camera before. But give me a voice and a moment, "
@@ -231,7 +230,7 @@ def write_actors(
     takes = plan_takes(settings)
     began = time.monotonic()
     missing = [take for take in takes if not (staging / f"{take.name}.npz").is_file()]
-    frames = _stage_all(missing, len(takes), settings, str(facekit), staging, jobs)
+    frames = _stage_all(missing, settings, str(facekit), staging, jobs)
     seconds = time.monotonic() - began
     splits = {s: _staged(staging, [t for t in takes if t.split == s]) for s in SPLITS}
     write_shards(output, splits)
@@ -239,18 +238,11 @@ def write_actors(
     return frames, seconds
 
 
-def _stage_all(missing, total, settings, facekit, staging, jobs) -> int:
+def _stage_all(missing, settings, facekit, staging, jobs) -> int:
     done = 0
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    console = Console(stderr=True)
     # Spawned, not forked: the parent has threads of the libraries it imported.
     start = multiprocessing.get_context("spawn")
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("takes", total=total, completed=total - len(missing), rate="")
-        began = time.monotonic()
+    with progress("rendering takes", len(missing), "takes") as advance:
         work = functools.partial(_stage, settings=settings, facekit=facekit, folder=staging)
         if jobs == 1:
             results: Iterator[int] = map(work, missing)
@@ -262,8 +254,7 @@ def _stage_all(missing, total, settings, facekit, staging, jobs) -> int:
         try:
             for count in results:
                 done += count
-                rate = f"{done / (time.monotonic() - began):.0f} frames/s"
-                bar.update(task, advance=1, rate=rate)
+                advance(1)
         finally:
             if pool:
                 pool.shutdown(cancel_futures=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +41,7 @@ class FaceExampleConfig:
     footage_share: float = 0.5
     cross_identity: float = 0.5  # actors driven by the same motion on another identity
     augment: bool = True
+    kept_segments: int = 0  # segments held in memory once read, for small sets and slow disks
     crop_augmentation: Augmentation = Augmentation(
         brightness=0.15,
         contrast=0.3,
@@ -80,6 +83,15 @@ class FaceExamples:
         for n, header in enumerate(headers):
             self.renderings[header.motion, header.start].append(n)
         self.headers = headers
+        self._clip = functools.lru_cache(maxsize=config.kept_segments)(self._read)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is kept in memory does not travel to worker processes.
+        return {name: value for name, value in self.__dict__.items() if name != "_clip"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._clip = functools.lru_cache(maxsize=self.config.kept_segments)(self._read)
 
     def _share(self) -> float:
         if "footage" not in self.windows or "actor" not in self.windows:
@@ -107,6 +119,9 @@ class FaceExamples:
 
     def clip(self, segment: int) -> Clip:
         """The segment's record."""
+        return self._clip(segment)
+
+    def _read(self, segment: int) -> Clip:
         shard, i = self.places[segment]
         return self.shards[shard][i]
 

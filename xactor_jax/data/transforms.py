@@ -10,6 +10,9 @@ from jaxtyping import Float, UInt8
 
 from xactor_jax.media.faces import DRIVING_SCALE, cut_view
 
+# Examples are read on several threads at once; OpenCV's own threads would only get in their way.
+cv2.setNumThreads(1)
+
 Picture = UInt8[np.ndarray, "h w 3"]
 
 
@@ -88,12 +91,12 @@ class Colour:
     gray: bool
 
     def __call__(self, picture: Picture) -> Picture:
-        changed = picture.astype(np.float32)
         if self.gray:
-            changed = np.repeat(changed.mean(axis=-1, keepdims=True), 3, axis=-1)
-        mean = changed.mean(axis=(0, 1), keepdims=True)
-        changed = (changed - mean) * self.gain + mean * (1 + self.gain) / 2 + self.offset
-        return np.clip(changed, 0, 255).astype(np.uint8)
+            picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        mean = np.array(cv2.mean(picture)[:3])
+        table = np.arange(256)[:, None] - mean
+        table = table * self.gain + mean * (1 + self.gain) / 2 + self.offset
+        return cv2.LUT(picture, np.clip(table, 0, 255).astype(np.uint8)[None])
 
 
 def driving_picture(

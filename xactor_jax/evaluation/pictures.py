@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt8
 from PIL import Image
 
 # The mouth in head boxes: how far below the box's centre, and half its height and width.
@@ -67,6 +67,11 @@ def structural_similarity(
         shape = (2 * covariance + small_variance) / (variances + small_variance)
         found.append(np.mean(light * shape))
     return float(np.mean(found))
+
+
+def to_signed(pictures: UInt8[np.ndarray, "*s 3"]) -> Float[np.ndarray, "*s 3"]:
+    """uint8 -> [-1, 1]."""
+    return pictures.astype(np.float32) / 127.5 - 1
 
 
 def to_bytes(pictures: Float[np.ndarray, "*s 3"]) -> np.ndarray:

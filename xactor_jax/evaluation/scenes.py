@@ -69,7 +69,7 @@ def evenly(count: int, wanted: int) -> list[int]:
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted))})
 
 
-def openings_of_clips(shards: Shards, wanted: int, shortest: int) -> list[Clip]:
+def footage_clips(shards: Shards, wanted: int, shortest: int) -> list[Clip]:
     """The first segments of at most `wanted` clips of footage, evenly spread over the split.
 
     Raises InputError when there are not two that last `shortest` frames.

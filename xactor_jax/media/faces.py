@@ -249,23 +249,6 @@ def cut_view(
     return cv2.resize(dense, (size, size), interpolation=cv2.INTER_AREA) if times > 1 else dense
 
 
-def driving_crop(
-    view: UInt8[np.ndarray, "h w 3"], head_box: Sequence[float], side: float, size: int
-) -> UInt8[np.ndarray, "size size 3"]:
-    """Cut what the motion encoder sees: 1.1 times `side` around the head, shifted into the view.
-
-    Args:
-      head_box: (cy, cx, side) of the frame in units of the view; its own side is not used.
-      side: the clip's median head box side in units of the view, the same for all its frames.
-
-    Source: bytedance/x-nemo-inference scripts/vid2pose.py (driving crop).
-    """
-    extent = view.shape[0]
-    side = DRIVING_SCALE * side * extent
-    window = (*(_shifted(centre * extent, side, extent) for centre in head_box[:2]), side)
-    return cut_view(view, window, size)
-
-
 class BlazeFace:
     """MediaPipe's short-range face detector; finds profiles and tilted heads that cascades miss.
 

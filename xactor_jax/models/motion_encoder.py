@@ -38,6 +38,7 @@ class MotionEncoderConfig:
     tokens: int = 32
     token_width: int = 16
     norm: str = "batch"  # as released; "group" to train from scratch
+    normalise_latent: bool = False  # to zero mean and unit variance: a small network learns sooner
     dtype: str = "float32"
 
 
@@ -82,6 +83,7 @@ class MotionEncoder(nnx.Module):
         self.bn5 = ConvolutionNorm(c.landmark_channels, c.norm, rngs=rngs)
         self.conv6 = conv(c.landmark_channels, c.map_channels, 3, 2)
         self.fc = Linear(c.map_channels * (half // 4) ** 2, c.latent, dtype=dtype, rngs=rngs)
+        self.latent_norm = layer_norm(c.latent, rngs, affine=False) if c.normalise_latent else None
         self.box_1 = Linear(3, c.box_width, dtype=dtype, rngs=rngs)
         self.box_2 = Linear(c.box_width, c.box_width, dtype=dtype, rngs=rngs)
         self.final_proj = Linear(
@@ -97,7 +99,8 @@ class MotionEncoder(nnx.Module):
         x = self.att_3(self.bn_end(self.conv_last(self.top(x))))
         x = nnx.relu(self.bn5(self.landmarks(nnx.relu(x))))
         x = rearrange(self.conv6(x), "b h w c -> b (c h w)")
-        return self.fc(nnx.relu(x)).astype(jnp.float32)
+        latent = self.fc(nnx.relu(x)).astype(jnp.float32)
+        return latent if self.latent_norm is None else self.latent_norm(latent)
 
     def fuse(
         self, latent: Float[Array, "b d"], box: Float[Array, "b 3"]

@@ -23,7 +23,7 @@ from xactor_jax.nn.norms import layer_norm
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MotionTransformerConfig:
-    """Sizes and reach; the defaults are the full size, about 145 M parameters."""
+    """Sizes and reach; the defaults are the full size, about 199 M parameters."""
 
     latent: int = 512
     audio: int = 9216

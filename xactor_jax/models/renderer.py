@@ -1,8 +1,8 @@
 """The renderer: motion encoder, codec, reference network and denoiser, as one model.
 
-What X-NeMo's pipeline joins (bytedance/x-nemo-inference src/pipelines), with two additions that
-are fields of the config: the reference latent may be stacked on the noisy one, and a prediction of
-the sample may be a change of the reference.
+What X-NeMo's pipeline joins (bytedance/x-nemo-inference src/pipelines), with additions that are
+fields of the config and help a small network: the reference latent and linear maps of the motion
+may be stacked on the noisy latent, and a prediction of the sample may be a change of the reference.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from xactor_jax.diffusion.samplers import euler
 from xactor_jax.models.motion_encoder import MotionEncoder, MotionEncoderConfig
 from xactor_jax.models.vae import PatchCodec, PatchCodecConfig
 from xactor_jax.models.video_unet import UNet, UNetConfig
+from xactor_jax.nn.layers import Linear
 
 NEUTRAL_BOX = (0.0, 0.0, 1.0)
 
@@ -36,6 +37,7 @@ class RendererConfig:
     flow: Flow = Flow()
     stack_reference: bool = False  # the reference latent joins the noisy one on the channels
     from_reference: bool = False  # a sample prediction is a change of the reference latent
+    motion_maps: int = 0  # channels that a linear map of the motion tokens adds to the noisy latent
 
 
 class Renderer(nnx.Module):
@@ -46,7 +48,7 @@ class Renderer(nnx.Module):
         channels = config.codec.channels
         denoiser = dataclasses.replace(
             config.denoiser,
-            in_channels=channels * (2 if config.stack_reference else 1),
+            in_channels=channels * (2 if config.stack_reference else 1) + config.motion_maps,
             out_channels=channels,
         )
         reference = dataclasses.replace(
@@ -61,6 +63,17 @@ class Renderer(nnx.Module):
         self.encoder = MotionEncoder(config.encoder, rngs=rngs)
         self.reference_network = UNet(reference, rngs=rngs)
         self.denoiser = UNet(denoiser, rngs=rngs)
+        encoder, maps = config.encoder, config.motion_maps
+        self.motion_maps = (
+            Linear(encoder.tokens * encoder.token_width, self.latent_size**2 * maps, rngs=rngs)
+            if maps
+            else None
+        )
+
+    @property
+    def latent_size(self) -> int:
+        """Side of a frame's latent."""
+        return self.config.image_size // self.config.codec.factor
 
     def reference_tokens(self, reference: Float[Array, "b h w c"]) -> list[Float[Array, "b n d"]]:
         """Latent of the portrait -> what the denoiser's attention shares; once per portrait."""
@@ -92,11 +105,18 @@ class Renderer(nnx.Module):
         fused = self.encoder.fuse(
             rearrange(motion, "b t m -> (b t) m"), rearrange(box, "b t e -> (b t) e")
         )
+        fused = rearrange(fused, "(b t) n d -> b t n d", t=t)
+        pooled = rearrange(fused, "b t n d -> b t (n d)")
+        stacked = [z, still] if self.config.stack_reference else [z]
+        if self.motion_maps is not None:
+            size = self.latent_size
+            maps = rearrange(self.motion_maps(pooled), "b t (h w c) -> b t h w c", h=size, w=size)
+            stacked.append(maps)
         output, _ = self.denoiser(
-            jnp.concatenate([z, still], axis=-1) if self.config.stack_reference else z,
+            jnp.concatenate(stacked, axis=-1),
             noise_level,
-            motion=rearrange(fused, "(b t) n d -> b t n d", t=t),
-            pooled_motion=rearrange(fused, "(b t) n d -> b t (n d)", t=t),
+            motion=fused,
+            pooled_motion=pooled,
             reference=tokens,
             reference_seen=reference_seen,
         )

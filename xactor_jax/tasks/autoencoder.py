@@ -23,10 +23,12 @@ from xactor_jax.checkpoint import save_weights
 from xactor_jax.config import build
 from xactor_jax.data.examples import FaceExampleConfig, FaceExamples
 from xactor_jax.diffusion.noise_levels import logit_normal
+from xactor_jax.errors import InputError
 from xactor_jax.evaluation.pictures import mouth_weights
 from xactor_jax.models.face_decoder import FaceDecoder, FaceDecoderConfig
 from xactor_jax.models.renderer import NEUTRAL_BOX, Renderer, RendererConfig
 from xactor_jax.models.vae import fit_basis
+from xactor_jax.nn.layers import abstract, initial_keys
 from xactor_jax.tasks.reenactment import (
     Render,
     encode_latents,
@@ -59,6 +61,8 @@ class AutoencoderTask:
 
     def __init__(self, config: Any):
         self.renderer = build(RendererConfig, config.renderer.to_dict())
+        if self.renderer.encoder.norm == "batch":
+            raise InputError("config.renderer.encoder.norm: only 'group' can be trained")
         self.decoder = FaceDecoderConfig(
             latent=self.renderer.encoder.latent, **config.face_decoder.to_dict()
         )
@@ -73,17 +77,16 @@ class AutoencoderTask:
         data = dataclasses.replace(data, **config.data.to_dict())
         self.examples = FaceExamples(data, "train")
         self.held_out = FaceExamples(dataclasses.replace(data, augment=False), "test")
-        self.graph, _, rest = nnx.split(nnx.eval_shape(self._models), nnx.Param, ...)
-        self.frozen = {"codec": self._fit_codec(rest)}
+        self.graph = nnx.split(abstract(self._models), nnx.Param, ...)[0]
+        self.frozen = {"codec": self._fit_codec()}
 
-    def _models(self, key: PRNGKeyArray | None = None) -> nnx.Dict:
-        rngs = nnx.Rngs(jax.random.key(0) if key is None else key)
+    def _models(self, rngs: nnx.Rngs) -> nnx.Dict:
         return nnx.Dict(
             renderer=Renderer(self.renderer, rngs=rngs),
             face_decoder=FaceDecoder(self.decoder, rngs=rngs),
         )
 
-    def _fit_codec(self, rest: nnx.State) -> dict[str, np.ndarray]:
+    def _fit_codec(self) -> dict[str, np.ndarray]:
         count, rng = min(256, len(self.examples)), np.random.default_rng(0)
         chosen = np.linspace(0, len(self.examples) - 1, count).astype(int)
         pictures = [self.examples.load(self.examples[int(i)], rng)["target"][0] for i in chosen]
@@ -95,7 +98,7 @@ class AutoencoderTask:
 
     def init(self, key: PRNGKeyArray) -> Any:
         """New parameters of the renderer and of the face decoder."""
-        return nnx.to_pure_dict(nnx.state(self._models(key), nnx.Param))
+        return nnx.to_pure_dict(nnx.state(self._models(initial_keys(key)), nnx.Param))
 
     def source(self) -> FaceExamples:
         """The index of examples."""

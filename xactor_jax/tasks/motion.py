@@ -23,6 +23,7 @@ from xactor_jax.diffusion.noise_levels import Forcing, doubled_mask
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
+from xactor_jax.nn.layers import abstract, initial_keys
 from xactor_jax.release import Acting, MotionSampler, PortraitRenderer, heard_audio
 
 Batch = dict[str, jax.Array]
@@ -76,12 +77,12 @@ class MotionTask:
             **config.data.windows.to_dict(),
         )
         self.held_out = [track for track in tracks("test") if len(track.latents) >= 50]
-        model = nnx.eval_shape(lambda: MotionTransformer(self.config, rngs=nnx.Rngs(0)))
+        model = abstract(lambda rngs: MotionTransformer(self.config, rngs=rngs))
         self.graph = nnx.split(model, nnx.Param, ...)[0]
 
     def init(self, key: PRNGKeyArray) -> Any:
         """New parameters."""
-        model = MotionTransformer(self.config, rngs=nnx.Rngs(key))
+        model = MotionTransformer(self.config, rngs=initial_keys(key))
         return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
     def source(self) -> MotionExamples:

@@ -19,6 +19,7 @@ from xactor_jax.diffusion.noise_levels import logit_normal
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation.pictures import mouth_weights
 from xactor_jax.models.renderer import NEUTRAL_BOX, Renderer, RendererConfig
+from xactor_jax.nn.layers import abstract, initial_keys
 from xactor_jax.release import read
 from xactor_jax.tasks.reenactment import (
     encode_latents,
@@ -68,12 +69,12 @@ class VideoTask:
         )
         self.examples = FaceExamples(data, "train")
         self.held_out = FaceExamples(dataclasses.replace(data, augment=False), "test")
-        model = nnx.eval_shape(lambda: Renderer(self.renderer, rngs=nnx.Rngs(0)))
+        model = abstract(lambda rngs: Renderer(self.renderer, rngs=rngs))
         self.graph = nnx.split(model, nnx.Param, ...)[0]
 
     def init(self, key: PRNGKeyArray) -> Any:
         """New parameters of the temporal modules, which at first change nothing."""
-        model = Renderer(self.renderer, rngs=nnx.Rngs(key))
+        model = Renderer(self.renderer, rngs=initial_keys(key))
         return temporal_part(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
 
     def source(self) -> FaceExamples:

@@ -1,0 +1,153 @@
+"""Tracks of latents and audio: whole clips in order, made once, cut into windows."""
+
+import numpy as np
+import pytest
+from data.flat_clips import make_clip, seen
+
+from xactor_jax.data.audio_features import MelConfig, audio_features
+from xactor_jax.data.latents import MotionExamples, Track, cached_tracks, encode_clips
+from xactor_jax.data.shards import write_shards
+
+MEL, CROP = MelConfig(bands=4, hops=2), 8
+
+
+def encode(crops):
+    """Frame number and clip number of each crop."""
+    return np.array([(time, number) for _, time, number in seen(crops)], np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    train = [
+        make_clip("a", "anna", 5, start=6, number=0),  # the later part comes first
+        make_clip("b", "ben", 4, number=1),
+        make_clip("a", "anna", 6, number=0),
+        make_clip("m-cleo", "cleo", 3, source="actor", motion="m", number=2),
+        make_clip("m-dora", "dora", 3, source="actor", motion="m", number=3),
+    ]
+    write_shards(folder, {"train": train, "test": []})
+    return str(folder)
+
+
+def test_segments_of_a_clip_are_joined_in_order(folder):
+    tracks = {track.clip: track for track in encode_clips(folder, "train", encode, CROP, MEL)}
+    assert list(tracks["a"].latents[:, 0]) == list(range(11))
+    assert list(tracks["b"].latents[:, 0]) == list(range(4))
+    whole = make_clip("a", "anna", 11, number=0)
+    audio = whole.audio.astype(np.float32) / 32768
+    np.testing.assert_array_equal(tracks["a"].audio, audio_features(audio, 11, MEL))
+    assert (tracks["a"].source, tracks["a"].identity) == ("footage", "anna")
+
+
+def test_of_a_motion_with_several_renderings_one_is_taken(folder):
+    tracks = list(encode_clips(folder, "train", encode, CROP, MEL))
+    assert [track.clip for track in tracks] == ["a", "b", "m-cleo"]
+
+
+@pytest.fixture
+def cached(folder, tmp_path):
+    """Tracks through a cache; calls of the encoder are counted."""
+    weights, calls = tmp_path / "weights", []
+    weights.write_bytes(b"one")
+
+    def counted(crops):
+        calls.append(len(crops))
+        return encode(crops)
+
+    def tracks(folders=(folder,), split="train", crop=CROP, mel=MEL):
+        calls.clear()
+        cache = str(tmp_path / "cache")
+        return cached_tracks(cache, weights, folders, split, counted, crop, mel), sum(calls)
+
+    return weights, tracks
+
+
+def assert_same(tracks, others):
+    for one, other in zip(tracks, others, strict=True):
+        assert (one.clip, one.source, one.identity) == (other.clip, other.source, other.identity)
+        np.testing.assert_array_equal(one.latents, other.latents)
+        np.testing.assert_array_equal(one.audio, other.audio)
+
+
+def test_tracks_are_encoded_once_and_read_back_whole(cached, folder):
+    _, tracks = cached
+    first, encoded = tracks()
+    assert encoded == 11 + 4 + 3
+    assert_same(first, list(encode_clips(folder, "train", encode, CROP, MEL)))
+    again, encoded = tracks()
+    assert encoded == 0
+    assert_same(first, again)
+
+
+def test_other_weights_features_or_crops_are_encoded_anew(cached):
+    weights, tracks = cached
+    assert tracks()[1] == 18
+    assert tracks(mel=MelConfig(bands=3, hops=2))[0][0].audio.shape == (11, 6)
+    assert tracks(crop=10)[1] == 18
+    weights.write_bytes(b"two")
+    assert tracks()[1] == 18
+
+
+def test_folders_of_one_name_are_told_apart(cached, folder, tmp_path):
+    other = tmp_path / "elsewhere" / folder.rpartition("/")[2]
+    write_shards(other, {"train": [make_clip("c", "emil", 2, number=4)]})
+    found, _ = cached[1](folders=(folder, str(other)))
+    assert [track.clip for track in found] == ["a", "b", "m-cleo", "c"]
+
+
+def test_a_split_without_clips_has_no_tracks(cached):
+    assert cached[1](split="test")[0] == []
+    assert cached[1](split="test")[0] == []
+
+
+def ramp(clip, length):
+    """A track whose latents and audio count frames."""
+    time = np.arange(length, dtype=np.float32)
+    audio = time[:, None] + np.arange(8, dtype=np.float32) / 8
+    return Track(clip, "footage", "anna", np.stack([time, -time], axis=1), audio)
+
+
+def motion_examples(**changes):
+    return MotionExamples([ramp("a", 12), ramp("b", 7)], 5, 2, stride=3, bands=4, **changes)
+
+
+def test_windows_hold_latents_and_the_audio_around_them():
+    examples, starts = motion_examples(), {0: set(), 1: set()}
+    assert [tuple(examples[i].values()) for i in range(len(examples))] == [
+        *((0, start) for start in (0, 3, 6, 7)),
+        *((1, start) for start in (0, 2)),
+    ]
+    for seed in range(200):
+        element = examples[seed % len(examples)]
+        clip, length = element["clip"], (12, 7)[element["clip"]]
+        example = examples.load(element, np.random.default_rng(seed))
+        assert example["latents"].shape == (5, 2)
+        start = int(example["latents"][0, 0])
+        starts[clip].add(start)
+        assert element["start"] <= start < element["start"] + 3
+        np.testing.assert_array_equal(example["latents"][:, 0], start + np.arange(5))
+        places = start + np.arange(-2, 7)
+        known = (places >= 0) & (places < length)
+        np.testing.assert_array_equal(example["audio_known"], known)
+        np.testing.assert_allclose(example["audio"][known, 0], places[known])
+        assert np.all(example["audio"][~known] == 0)
+        assert example["reference"][0] in range(length)
+    assert starts == {0: set(range(8)), 1: set(range(3))}  # no start is left out
+
+
+def test_another_voice_is_shifted_in_frequency_and_level():
+    element, moves = {"clip": 0, "start": 2}, {"gain": [], "band_shift": []}
+    for seed in range(20):
+        plain = motion_examples().load(element, np.random.default_rng(seed))
+        for name, found in moves.items():
+            examples = motion_examples(**{name: 0.5})
+            changed = examples.load(element, np.random.default_rng(seed))
+            np.testing.assert_array_equal(changed["latents"], plain["latents"])
+            # Features rise by 1/8 a band; the first and last bands have no neighbour to move to.
+            move = (changed["audio"] - plain["audio"]).reshape(9, 2, 4)[..., 1:3]
+            assert np.ptp(move) < 1e-5  # one voice all along
+            found.append(move.mean())
+    for name, most in (("gain", 0.5), ("band_shift", 0.5 / 8)):
+        assert np.abs(moves[name]).max() <= most + 1e-6
+        assert np.ptp(moves[name]) > most

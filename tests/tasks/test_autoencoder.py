@@ -1,0 +1,91 @@
+"""The autoencoder learns, goes on where it stopped, and leaves weights that others can open."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from small_models import autoencoder_config, losses, stopped_at
+from small_models import quick_compilation as quick_compilation
+
+from xactor_jax.checkpoint import load_weights
+from xactor_jax.data.shards import decode_frames, open_shards
+from xactor_jax.errors import InputError
+from xactor_jax.release import PortraitRenderer
+from xactor_jax.tasks import make_task
+from xactor_jax.tasks.autoencoder import invariance
+from xactor_jax.train import train
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return make_task(autoencoder_config(tmp_path_factory))
+
+
+@pytest.fixture(scope="module")
+def trained(task, tmp_path_factory):
+    """The workdir of forty uninterrupted steps."""
+    workdir = tmp_path_factory.mktemp("autoencoder")
+    assert train(autoencoder_config(tmp_path_factory), task, workdir) == 40
+    return workdir
+
+
+def test_the_loss_falls(trained):
+    loss = losses(trained)
+    assert len(loss) == 40
+    # Noise levels are drawn anew each step; ten steps average them.
+    assert loss[-10:].mean() < 0.7 * loss[:3].mean()
+
+
+def test_a_stopped_training_ends_at_the_same_bits(task, trained, tmp_path, tmp_path_factory):
+    workdir = stopped_at(trained, 20, tmp_path)
+    assert train(autoencoder_config(tmp_path_factory), task, workdir) == 40
+    files = (workdir / "model.safetensors", trained / "model.safetensors")
+    assert files[0].read_bytes() == files[1].read_bytes()
+    np.testing.assert_array_equal(losses(workdir), losses(trained))
+
+
+def test_held_out_clips_are_scored_and_shown(trained):
+    last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    for source in ("footage", "actor"):
+        for name in ("psnr", "psnr_mouth", "psnr_reference", "psnr_reference_mouth"):
+            assert 0 < last[f"evaluate/{source}/{name}"] < 60
+        with Image.open(trained / "samples" / "step_00000040" / f"{source}.png") as strip:
+            assert strip.width >= 4 * 32
+
+
+def test_the_weights_open_as_a_renderer(task, trained):
+    renderer = PortraitRenderer(trained / "model.safetensors")
+    assert renderer.config == task.renderer
+    basis = load_weights(trained / "model.safetensors")[0]["statistics"]["codec"]["basis"]
+    # Principal components: orthonormal, and fitted to the training pictures.
+    np.testing.assert_allclose(basis.T @ basis, np.eye(8), atol=1e-5)
+    np.testing.assert_array_equal(basis, task.frozen["codec"]["basis"])
+    clip = open_shards(task.examples.config.folders[0], "test")[0]
+    latents = renderer.encode(decode_frames(clip, range(0, 32))[:, 8:40, 8:40])
+    assert latents.shape == (32, 8)
+    # Normalised, and another for another mouth.
+    np.testing.assert_allclose(latents.std(axis=1), 1, atol=1e-2)
+    assert latents.std(axis=0).max() > 1e-3
+
+
+def test_two_crops_of_one_motion_are_drawn_together():
+    motion = jax.random.normal(jax.random.key(0), (2, 3, 4))
+    noise = jax.random.normal(jax.random.key(1), (2, 2, 4))
+    assert invariance(motion, motion[:, :2]) == 0
+    distance = invariance(motion, motion[:, :2] + 0.1 * noise)
+    truth = 0.01 * np.mean(np.square(noise)) / np.var(motion.reshape(6, 4), axis=0).mean()
+    assert distance == pytest.approx(truth, rel=1e-4)
+    # Shrinking every latent gains nothing.
+    slope = jax.grad(lambda scale: invariance(scale * motion, scale * (motion[:, :2] + noise)))
+    assert abs(slope(jnp.float32(1.0))) < 1e-5
+
+
+def test_a_task_that_does_not_exist_is_named(tmp_path_factory):
+    config = autoencoder_config(tmp_path_factory).copy_and_resolve_references()
+    config.unlock()
+    config.task = "juggling"
+    with pytest.raises(InputError, match=r"juggling.*use autoencoder, motion or video"):
+        make_task(config)

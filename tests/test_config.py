@@ -1,0 +1,56 @@
+"""Nested mappings become the dataclasses they describe; a misspelt field does not pass."""
+
+import dataclasses
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs.renderer import renderer
+from xactor_jax.config import build
+from xactor_jax.diffusion.processes import Flow
+from xactor_jax.models.renderer import RendererConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner:
+    sizes: tuple[int, ...] = (1, 2)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer:
+    inner: Inner = Inner()
+    limit: int | None = 3
+    name: str = "x"
+
+
+def test_nested_values_and_tuples_are_built_and_defaults_kept():
+    assert build(Outer, {}) == Outer()
+    built = build(Outer, {"inner": {"sizes": [4, 5]}, "limit": None})
+    assert built == Outer(inner=Inner(sizes=(4, 5)), limit=None, name="x")
+    hash(built)  # usable as a static argument of a compiled function
+
+
+def test_a_dataclass_is_taken_as_it_is():
+    assert build(Outer, {"inner": Inner(sizes=(9,))}).inner.sizes == (9,)
+
+
+def test_its_own_fields_build_it_again():
+    config = RendererConfig(flow=Flow(prediction="sample"))
+    assert build(RendererConfig, dataclasses.asdict(config)) == config
+
+
+@pytest.mark.parametrize("values", [{"nmae": "y"}, {"inner": {"size": (1,)}}])
+def test_an_unknown_field_is_an_error_that_names_it(values):
+    with pytest.raises(TypeError, match=r"'(nmae|size)'"):
+        build(Outer, values)
+
+
+@pytest.mark.parametrize("size", ["tiny", "full"])
+def test_the_renderer_of_the_configs_builds(size):
+    config = build(RendererConfig, ConfigDict(renderer(size)).to_dict())
+    assert config.denoiser.pooled_motion in (
+        0,
+        config.encoder.tokens * config.encoder.token_width,
+    )
+    assert config.denoiser.motion_token == config.encoder.token_width
+    assert config.image_size % config.codec.factor == 0
