@@ -45,7 +45,7 @@ def get_config(size: str = "full") -> ConfigDict:
     if size == "tiny":
         config.steps, config.batch_size = 5_000, 6
         config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
-        config.read_threads = 2
+        config.read_threads, config.weights_dtype = 2, "float16"
         config.face_decoder.channels = (96, 48, 24)
         config.loss.drop_condition = 0.0
         config.data.kept_segments = 2_000

@@ -26,7 +26,8 @@ def base(task: str) -> ConfigDict:
                 "ema_decay": 0.9999,
                 "accumulate": 1,
             },
-            "initial_weights": "",
+            "initial_weights": "",  # a weights file of the same task to start from
+            "weights_dtype": "float32",  # how exported weights are stored; or "float16"
             "read_threads": 8,
             "read_workers": 0,
         }

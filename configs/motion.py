@@ -56,7 +56,7 @@ def get_config(size: str = "full") -> ConfigDict:
     if size == "tiny":
         config.steps, config.batch_size = 6_000, 16
         config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
-        config.read_threads = 2
+        config.read_threads, config.weights_dtype = 2, "float16"
         config.motion.update(
             {
                 "width": 192,

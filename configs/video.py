@@ -41,7 +41,7 @@ def get_config(size: str = "full") -> ConfigDict:
     if size == "tiny":
         config.steps, config.batch_size = 1_000, 2
         config.log_every, config.save_every, config.evaluate_every = 20, 200, 500
-        config.read_threads = 2
+        config.read_threads, config.weights_dtype = 2, "float16"
         config.data.targets = 16
         config.data.kept_segments = 2_000
         config.optimizer.update(

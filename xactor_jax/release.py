@@ -63,7 +63,7 @@ class PortraitRenderer:
     def __init__(self, path: Path):
         arrays, metadata = read(path, "renderer")
         self.config = build(RendererConfig, metadata["renderer"])
-        self.weights = jax.tree.map(jnp.asarray, (arrays["params"], arrays["statistics"]))
+        self.weights = jax.tree.map(jnp.asarray, (arrays["params"]["renderer"], arrays["statistics"]))
         model = abstract(lambda rngs: Renderer(self.config, rngs=rngs))
         self._graph = nnx.split(model, nnx.Param, ...)[0]
 

@@ -134,7 +134,9 @@ def read_initial_weights(path: str, template: Any) -> Any:
 
     Raises InputError naming the first tensor that the file lacks, has too many or in another shape.
     """
-    tensors = named_tensors(load_weights(Path(path))[0])
+    arrays = load_weights(Path(path))[0]
+    # Beside its parameters a task may export what it computed from its data.
+    tensors = named_tensors(arrays.get("params", arrays))
     wanted = named_tensors(template)
     compare_shapes(
         {name: list(leaf.shape) for name, leaf in wanted.items()},

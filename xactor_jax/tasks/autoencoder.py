@@ -68,6 +68,7 @@ class AutoencoderTask:
         )
         self.weights = build(AutoencoderLoss, config.loss.to_dict())
         self.steps = config.sample_steps
+        self.weights_dtype = config.weights_dtype
         data = FaceExampleConfig(
             image_size=self.renderer.image_size,
             view_scale=self.renderer.view_scale,
@@ -190,12 +191,11 @@ class AutoencoderTask:
     def export(self, params: Any, frozen: Any, path: Path) -> None:
         """The renderer's weights, its codec's basis and its config."""
         weights = {
-            "params": params["renderer"],
+            "params": params,
             "statistics": {"codec": frozen["codec"]},
-            "face_decoder": params["face_decoder"],
         }
         metadata = {"kind": "renderer", "renderer": dataclasses.asdict(self.renderer)}
-        save_weights(path, weights, metadata)
+        save_weights(path, weights, metadata, self.weights_dtype)
 
 
 def invariance(motion: Float[Array, "b t d"], again: Float[Array, "b t d"]) -> Float[Array, ""]:

@@ -55,6 +55,7 @@ class MotionTask:
         self.forcing = build(Forcing, config.forcing.to_dict())
         self.weights = build(MotionLoss, config.loss.to_dict())
         self.audio_guidance = config.audio_guidance
+        self.weights_dtype = config.weights_dtype
 
         def tracks(split: str) -> list[Track]:
             size = renderer.config.encoder.image_size
@@ -197,7 +198,8 @@ class MotionTask:
             "flow": dataclasses.asdict(self.flow),
             "renderer_digest": self.digest,
         }
-        save_weights(path, {"params": params, "statistics": frozen}, metadata)
+        weights = {"params": params, "statistics": frozen}
+        save_weights(path, weights, metadata, self.weights_dtype)
 
 
 def correlation(acted: Float[np.ndarray, "n t d"], truth: Float[np.ndarray, "n t d"]) -> float:

@@ -58,7 +58,8 @@ class VideoTask:
         self.renderer = dataclasses.replace(image, denoiser=denoiser)
         self.weights = build(VideoLoss, config.loss.to_dict())
         self.steps = config.sample_steps
-        self.frozen = {"params": arrays["params"], "statistics": arrays["statistics"]}
+        self.weights_dtype = config.weights_dtype
+        self.frozen = {"params": arrays["params"]["renderer"], "statistics": arrays["statistics"]}
         data = FaceExampleConfig(
             image_size=image.image_size,
             view_scale=image.view_scale,
@@ -138,11 +139,11 @@ class VideoTask:
     def export(self, params: Any, frozen: Any, path: Path) -> None:
         """The whole renderer, temporal modules included."""
         weights = {
-            "params": join(frozen["params"], params),
+            "params": {"renderer": join(frozen["params"], params)},
             "statistics": frozen["statistics"],
         }
         metadata = {"kind": "renderer", "renderer": dataclasses.asdict(self.renderer)}
-        save_weights(path, weights, metadata)
+        save_weights(path, weights, metadata, self.weights_dtype)
 
 
 def temporal_part(params: Any) -> Any:
