@@ -134,7 +134,7 @@ def main() -> None:
     image = read_image(chosen.image)
     samples, rate = read_audio(chosen.audio)
     speech = to_mono_16k(samples, rate)
-    count, seconds = frames_of(len(speech)), len(speech) / 16_000
+    count, seconds = max(frames_of(len(speech)), 1), len(samples) / rate
     renderer, sampler = open_checkpoint(chosen.checkpoint)
     portrait = portrait_of(image, chosen.image, renderer)
     features = audio_features(speech, count, sampler.mel)

@@ -53,7 +53,9 @@ def open_checkpoint(folder: str | Path) -> tuple[PortraitRenderer, MotionSampler
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such checkpoint folder")
+        raise InputError(
+            f"{folder}: no such checkpoint folder; give one with {RENDERER_FILE} and {MOTION_FILE}"
+        )
     return PortraitRenderer(folder / RENDERER_FILE), MotionSampler.open(folder / MOTION_FILE)
 
 
@@ -63,7 +65,9 @@ class PortraitRenderer:
     def __init__(self, path: Path):
         arrays, metadata = read(path, "renderer")
         self.config = build(RendererConfig, metadata["renderer"])
-        self.weights = jax.tree.map(jnp.asarray, (arrays["params"]["renderer"], arrays["statistics"]))
+        self.weights = jax.tree.map(
+            jnp.asarray, (arrays["params"]["renderer"], arrays["statistics"])
+        )
         model = abstract(lambda rngs: Renderer(self.config, rngs=rngs))
         self._graph = nnx.split(model, nnx.Param, ...)[0]
 

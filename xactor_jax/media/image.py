@@ -20,11 +20,16 @@ def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "h w 3"]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; check its name")
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGBA")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # Pillow would clip it to 255
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            upright = upright.convert("RGBA")
     except (OSError, ValueError, Image.DecompressionBombError):
-        raise InputError(f"{path}: not a picture that Pillow can read") from None
+        raise InputError(
+            f"{path}: not a picture that Pillow can read; give a PNG or JPEG"
+        ) from None
     white = Image.new("RGBA", upright.size, "white")
     return np.asarray(Image.alpha_composite(white, upright).convert("RGB"))

@@ -24,7 +24,7 @@ from xactor_jax.config import build
 from xactor_jax.data.examples import FaceExampleConfig, FaceExamples
 from xactor_jax.diffusion.noise_levels import logit_normal
 from xactor_jax.errors import InputError
-from xactor_jax.evaluation.pictures import mouth_weights
+from xactor_jax.evaluation.pictures import mouth_weights, to_signed
 from xactor_jax.models.face_decoder import FaceDecoder, FaceDecoderConfig
 from xactor_jax.models.renderer import NEUTRAL_BOX, Renderer, RendererConfig
 from xactor_jax.models.vae import fit_basis
@@ -35,7 +35,6 @@ from xactor_jax.tasks.reenactment import (
     render_examples,
     save_strips,
     score,
-    to_signed,
 )
 
 Batch = dict[str, jax.Array]

@@ -78,6 +78,11 @@ class MotionTask:
             **config.data.windows.to_dict(),
         )
         self.held_out = [track for track in tracks("test") if len(track.latents) >= 50]
+        if not self.held_out:
+            folders = ", ".join(config.data.folders)
+            raise InputError(
+                f"{folders}: no clip of 50 frames in split 'test'; prepare longer ones"
+            )
         model = abstract(lambda rngs: MotionTransformer(self.config, rngs=rngs))
         self.graph = nnx.split(model, nnx.Param, ...)[0]
 

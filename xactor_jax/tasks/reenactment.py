@@ -14,17 +14,17 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from xactor_jax.data.examples import FaceExamples
 from xactor_jax.diffusion.samplers import linear_levels
-from xactor_jax.evaluation.pictures import mouth_mask, peak_signal_to_noise, save_strip
+from xactor_jax.evaluation.pictures import (
+    mouth_mask,
+    peak_signal_to_noise,
+    save_strip,
+    to_signed,
+)
 from xactor_jax.models.renderer import Renderer
 
 Batch = dict[str, Any]
 _ROWS = ("reference", "driving", "target")
 Render = Callable[[Batch], Float[np.ndarray, "b t h w 3"]]
-
-
-def to_signed(pictures: Any) -> Any:
-    """Bytes -> [-1, 1] in fp32."""
-    return pictures.astype(np.float32) / 127.5 - 1
 
 
 def encode_latents(renderer: Renderer, pictures: Array) -> Float[Array, "b t h w c"]:

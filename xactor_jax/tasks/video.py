@@ -52,6 +52,10 @@ class VideoTask:
             raise InputError("config.renderer is empty; give the weights of an autoencoder")
         arrays, metadata = read(Path(config.renderer), "renderer")
         image = build(RendererConfig, metadata["renderer"])
+        if image.denoiser.temporal:
+            raise InputError(
+                f"{config.renderer}: it has temporal layers already; give an autoencoder's weights"
+            )
         denoiser = dataclasses.replace(
             image.denoiser, temporal=True, max_frames=config.data.targets
         )

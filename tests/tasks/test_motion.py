@@ -1,0 +1,103 @@
+"""The motion transformer learns from clips, goes on where it stopped, and can be opened to act."""
+
+import json
+
+import numpy as np
+import pytest
+from small_models import clips, losses, motion_config, renderer_file, stopped_at, video_config
+from small_models import quick_compilation as quick_compilation
+
+from xactor_jax.data.latents import driving_crops
+from xactor_jax.data.shards import open_shards, write_shards
+from xactor_jax.errors import InputError
+from xactor_jax.release import MotionSampler, PortraitRenderer
+from xactor_jax.tasks import make_task
+from xactor_jax.tasks.motion import correlation
+from xactor_jax.train import train
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return motion_config(tmp_path_factory, renderer_file(tmp_path_factory))
+
+
+@pytest.fixture(scope="module")
+def task(config):
+    return make_task(config)
+
+
+@pytest.fixture(scope="module")
+def trained(config, task, tmp_path_factory):
+    """The workdir of forty uninterrupted steps."""
+    workdir = tmp_path_factory.mktemp("motion")
+    assert train(config, task, workdir) == 40
+    return workdir
+
+
+def test_the_loss_falls(trained):
+    loss = losses(trained)
+    assert len(loss) == 40
+    # Noise levels are drawn anew each step; ten steps average them.
+    assert loss[-10:].mean() < 0.8 * loss[:5].mean()
+
+
+def test_a_stopped_training_ends_at_the_same_bits(config, task, trained, tmp_path):
+    workdir = stopped_at(trained, 20, tmp_path)
+    assert train(config, task, workdir) == 40
+    files = (workdir / "model.safetensors", trained / "model.safetensors")
+    assert files[0].read_bytes() == files[1].read_bytes()
+    np.testing.assert_array_equal(losses(workdir), losses(trained))
+
+
+def test_held_out_clips_are_scored_and_shown(trained):
+    last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    for name in ("right", "wrong"):
+        assert -1 <= last[f"evaluate/footage/correlation_{name}"] <= 1
+    assert last["evaluate/footage/deviation_ratio"] > 0
+    # One motion alone is held out of the actors: there is no other voice to compare with.
+    assert not any(name.startswith("evaluate/actor") for name in last)
+    assert (trained / "samples" / "step_00000040" / "latents.png").stat().st_size > 0
+
+
+def test_the_weights_open_as_a_sampler(config, task, trained, tmp_path_factory):
+    sampler = MotionSampler.open(trained / "model.safetensors")
+    assert (sampler.config, sampler.mel, sampler.flow) == (task.config, task.mel, task.flow)
+    # Mean and deviation are those of the training clips: both of footage, one of each actors' pair.
+    renderer = PortraitRenderer(config.renderer)
+    footage, actors = (open_shards(folder, "train") for folder in clips(tmp_path_factory))
+    shown = [footage[0], footage[1], actors[0]]
+    latents = np.concatenate([renderer.encode(driving_crops(clip, 32)) for clip in shown])
+    np.testing.assert_allclose(sampler.mean, latents.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(sampler.deviation, latents.std(axis=0), atol=1e-5)
+
+
+def test_correlation_is_that_of_the_curves():
+    time = np.linspace(0, 6 * np.pi, 301)
+    truth = np.stack([np.sin(time), 3 * np.cos(time)], axis=1)[None]
+    assert correlation(2 * truth + 5, truth) == pytest.approx(1)
+    assert correlation(-truth, truth) == pytest.approx(-1)
+    # Whole periods: sines and cosines are uncorrelated but for the doubled end point.
+    assert correlation(truth[..., ::-1], truth) == pytest.approx(0, abs=0.02)
+    # One of the two curves is right; it carries 9/10 of the variance.
+    half = truth * [0, 1] + truth[..., ::-1] * [1, 0]
+    assert correlation(half, truth) == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize("make_config", [motion_config, video_config])
+def test_weights_that_cannot_be_built_on_are_named(make_config, trained, tmp_path_factory):
+    for renderer, message in (
+        ("", r"config\.renderer is empty"),
+        ("nowhere.safetensors", "nowhere.safetensors: no such weights file"),
+        (trained / "model.safetensors", "model.safetensors: weights of a motion, not"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make_task(make_config(tmp_path_factory, renderer))
+
+
+def test_held_out_clips_are_needed(config, tmp_path, tmp_path_factory):
+    clip = open_shards(clips(tmp_path_factory)[0], "train")[0]
+    write_shards(tmp_path / "clips", {"train": [clip], "test": []})
+    config = config.copy_and_resolve_references()
+    config.data.folders = (str(tmp_path / "clips"),)
+    with pytest.raises(InputError, match="no clip of 50 frames in split 'test'"):
+        make_task(config)
