@@ -95,6 +95,7 @@ _QUICK = {
     "save_every": 20,
     "evaluate_every": 1000,
     "batch_size": 4,
+    "weights_dtype": "float32",
     "optimizer": {
         "learning_rate": 1e-2,
         "warmup_steps": 2,

@@ -22,9 +22,9 @@ def test_any_format_is_read(tmp_path, name):
     two_colours().save(tmp_path / name)
     picture = read_image(tmp_path / name)
     assert picture.shape == (30, 40, 3) and picture.dtype == np.uint8
-    # Lossy formats and palettes keep flat colours within a few levels away from the edge.
-    assert np.abs(picture[:, :12] - np.int32(RED)).max() <= 6
-    assert np.abs(picture[:, -12:] - np.int32(BLUE)).max() <= 6
+    # Lossy formats let the edge ring a little; the colours are 150 levels apart.
+    assert np.abs(picture[:, :12] - np.int32(RED)).max() <= 12
+    assert np.abs(picture[:, -12:] - np.int32(BLUE)).max() <= 12
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "YCbCr", "RGBA"])

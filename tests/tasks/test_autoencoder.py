@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import autoencoder_config, losses, random_weights, stopped_at
+from small_models import autoencoder_config, losses, renderer_file, stopped_at
 from small_models import quick_compilation as quick_compilation
 
-from xactor_jax.checkpoint import load_weights, save_weights
+from xactor_jax.checkpoint import load_weights
 from xactor_jax.data.shards import decode_frames, open_shards
 from xactor_jax.errors import InputError
 from xactor_jax.release import PortraitRenderer
@@ -33,10 +33,8 @@ def task(config):
 def trained(config, task, tmp_path_factory):
     """The workdir of forty uninterrupted steps from random weights."""
     workdir = tmp_path_factory.mktemp("autoencoder")
-    start = workdir / "start.safetensors"
-    save_weights(start, random_weights(task, 0), {})
     config = config.copy_and_resolve_references()
-    config.initial_weights = str(start)
+    config.initial_weights = str(renderer_file(tmp_path_factory))
     assert train(config, task, workdir) == 40
     return workdir
 

@@ -67,17 +67,17 @@ def test_only_temporal_layers_learn(config, start, trained):
     image = named_tensors(load_weights(config.renderer)[0])
     video = named_tensors(load_weights(trained / "model.safetensors")[0])
     temporal = {name for name in video if "temporal" in name.split("/")}
-    decoder = {name for name in image if name.startswith("face_decoder/")}
+    decoder = {name for name in image if name.startswith("params/face_decoder/")}
     assert temporal and set(video) == (set(image) - decoder) | temporal
     for name in set(video) - temporal:
         np.testing.assert_array_equal(video[name], image[name])
-    learnt = {f"params/{name}" for name in named_tensors(start)}
+    learnt = {f"params/renderer/{name}" for name in named_tensors(start)}
     assert learnt == temporal
     # Layers after the zero-initialised last projection learn from the first step on, all others
     # from the second.
     for name, first in named_tensors(start).items():
         if name.endswith("proj_out/kernel"):
-            assert not first.any() and video[f"params/{name}"].any()
+            assert not first.any() and video[f"params/renderer/{name}"].any()
 
 
 def test_at_first_the_video_is_the_image_halfs(config, task, start, tmp_path):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float
 from PIL import Image
 
 # The mouth in head boxes: how far below the box's centre, and half its height and width.
@@ -69,8 +70,8 @@ def structural_similarity(
     return float(np.mean(found))
 
 
-def to_signed(pictures: UInt8[np.ndarray, "*s 3"]) -> Float[np.ndarray, "*s 3"]:
-    """uint8 -> [-1, 1]."""
+def to_signed(pictures: Any) -> Any:
+    """Bytes -> [-1, 1] in fp32, of numpy's or JAX's arrays."""
     return pictures.astype(np.float32) / 127.5 - 1
 
 

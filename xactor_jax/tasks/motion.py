@@ -80,9 +80,7 @@ class MotionTask:
         self.held_out = [track for track in tracks("test") if len(track.latents) >= 50]
         if not self.held_out:
             folders = ", ".join(config.data.folders)
-            raise InputError(
-                f"{folders}: no clip of 50 frames in split 'test'; prepare longer ones"
-            )
+            raise InputError(f"{folders}: no test clip of 50 frames; prepare longer ones")
         model = abstract(lambda rngs: MotionTransformer(self.config, rngs=rngs))
         self.graph = nnx.split(model, nnx.Param, ...)[0]
 

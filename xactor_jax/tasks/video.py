@@ -68,7 +68,7 @@ class VideoTask:
             image_size=image.image_size,
             view_scale=image.view_scale,
             crop_size=image.encoder.image_size,
-            other_crops=0,
+            other_crops=1,  # nothing here reads it, but an example has at least one
             consecutive=True,
             **config.data.to_dict(),
         )

@@ -1,0 +1,165 @@
+"""Weights become models that render any number of frames and act in constant memory."""
+
+import itertools
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from small_models import checkpoint, renderer_file
+from small_models import quick_compilation as quick_compilation
+
+from xactor_jax.errors import InputError
+from xactor_jax.release import WINDOW, PortraitRenderer, open_checkpoint
+
+DRAW = np.random.default_rng(0)
+PORTRAIT = DRAW.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+STILL = np.float32([0, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return open_checkpoint(checkpoint(tmp_path_factory))
+
+
+@pytest.fixture(scope="module")
+def sampler(models):
+    return models[1]
+
+
+@pytest.fixture(scope="module")
+def image_half(tmp_path_factory):
+    """A renderer without temporal layers."""
+    return PortraitRenderer(renderer_file(tmp_path_factory))
+
+
+def animate(renderer, motion, box=None):
+    box = itertools.repeat(STILL) if box is None else box
+    noise = renderer.noise(jax.random.key(0))
+    frames = renderer.animate(PORTRAIT, iter(motion), box, noise, steps=2)
+    return np.stack([frame.astype(int) for frame in frames])
+
+
+@pytest.mark.parametrize("count", [1, WINDOW, WINDOW + 1, 45])
+def test_there_are_as_many_frames_as_motion(models, count):
+    motion = DRAW.normal(size=(count, 8)).astype(np.float32)
+    assert animate(models[0], motion).shape == (count, 32, 32, 3)
+
+
+def test_a_frame_of_the_image_half_follows_its_own_motion_and_place(image_half):
+    motion = DRAW.normal(size=(20, 8)).astype(np.float32)
+    box = STILL + 0.2 * DRAW.normal(size=(20, 3)).astype(np.float32)
+    frames, order = animate(image_half, motion, box), DRAW.permutation(20)
+    # The frames of a window are computed together: sums may round a level apart.
+    assert np.abs(animate(image_half, motion[order], box[order]) - frames[order]).max() <= 1
+    assert np.ptp(animate(image_half, motion), axis=0).max() > 2
+    assert np.ptp(animate(image_half, np.repeat(motion[:1], 20, axis=0), box), axis=0).max() > 2
+
+
+def test_temporal_layers_see_the_neighbours_alone(models):
+    motion = DRAW.normal(size=(60, 8)).astype(np.float32)
+    changed = motion.copy()
+    changed[30] += 3
+    moved = np.abs(animate(models[0], changed) - animate(models[0], motion)).max(axis=(1, 2, 3))
+    # Windows hold frames 0 to 15, 12 to 27, 24 to 39, 36 to 51, ...; four frames are seen before.
+    assert not moved[:28].any() and not moved[40:].any()
+    assert moved[30] > 0 and np.count_nonzero(moved[28:40]) > 1
+
+
+def test_any_number_of_crops_is_encoded(models):
+    crops = DRAW.integers(0, 256, (35, 32, 32, 3)).astype(np.uint8)
+    latents = models[0].encode(crops)
+    assert latents.shape == (35, 8)
+    np.testing.assert_allclose(models[0].encode(crops[33:34]), latents[33:34], atol=1e-5)
+    assert latents.std(axis=0).max() > 0.01
+
+
+def features(sampler, count, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, sampler.mel.width)).astype(np.float32)
+
+
+def start(sampler, seed=0, **settings):
+    reference = np.linspace(-1, 1, 8, dtype=np.float32)[None]
+    return sampler.start(reference, jax.random.key(seed), steps=2, **settings)
+
+
+def test_acting_live_equals_acting_at_once(sampler):
+    """Sound that arrives a chunk at a time is acted as the whole recording is."""
+    count, c = 33, sampler.config  # longer than the context, and no whole number of chunks
+    assert count > c.context and count % c.chunk
+    heard = features(sampler, count)
+    whole = start(sampler).act(heard)
+    assert whole.shape == (count, c.latent)
+    # Silence before the start, and after the end up to a whole chunk and the audio window.
+    known = np.zeros(c.audio_window + -(-count // c.chunk) * c.chunk + c.audio_window, bool)
+    known[c.audio_window : c.audio_window + count] = True
+    padded = np.zeros((len(known), heard.shape[1]), np.float32)
+    padded[known] = heard
+    acting, parts = start(sampler), []
+    for first in range(0, count, c.chunk):
+        part = slice(first, first + c.chunk + 2 * c.audio_window)
+        parts.append(acting.next(padded[None, part], known[None, part])[0])
+    np.testing.assert_array_equal(np.concatenate(parts)[:count], whole)
+
+
+def test_chunks_come_as_they_are_made(sampler, monkeypatch):
+    made, next_chunk = [], type(sampler).next_chunk
+
+    def counted(*arguments):
+        made.append(None)
+        return next_chunk(*arguments)
+
+    monkeypatch.setattr(type(sampler), "next_chunk", counted)
+    for n, chunk in enumerate(start(sampler).chunks(features(sampler, 100))):
+        assert len(made) == n + 1
+        assert chunk.shape == (1, sampler.config.chunk, sampler.config.latent)
+
+
+def test_sound_to_come_is_heard_one_window_ahead(sampler):
+    c, other = sampler.config, features(sampler, 30, seed=1)
+    heard = features(sampler, 30)
+    later = np.concatenate([heard[:17], other[17:]])
+    acted, changed = (start(sampler).act(sound) for sound in (heard, later))
+    # The last frame whose chunk hears nothing from frame 17 on.
+    same = (17 - c.audio_window) // c.chunk * c.chunk
+    np.testing.assert_array_equal(changed[:same], acted[:same])
+    assert (changed[same : same + c.chunk] != acted[same : same + c.chunk]).any()
+
+
+def test_seed_portrait_and_guidance_matter(sampler):
+    heard = features(sampler, 10)
+    acted = start(sampler).act(heard)
+    np.testing.assert_array_equal(start(sampler).act(heard), acted)
+    others = (
+        start(sampler, seed=1),
+        start(sampler, audio_guidance=1.0),
+        sampler.start(None, jax.random.key(0), steps=2),
+    )
+    for other in others:
+        assert np.abs(other.act(heard) - acted).max() > 1e-4
+
+
+def test_without_guidance_of_the_audio_there_is_no_audio(sampler):
+    acted = [start(sampler, audio_guidance=0.0).act(features(sampler, 10, seed)) for seed in (0, 1)]
+    np.testing.assert_allclose(acted[0], acted[1], atol=1e-6)
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(tmp_path, tmp_path_factory):
+    whole = checkpoint(tmp_path_factory)
+    with pytest.raises(InputError, match="none: no such checkpoint folder"):
+        open_checkpoint(tmp_path / "none")
+    with pytest.raises(InputError, match=r"renderer\.safetensors: no such weights file"):
+        open_checkpoint(tmp_path)
+    shutil.copy(whole / "motion.safetensors", tmp_path / "renderer.safetensors")
+    with pytest.raises(InputError, match=r"renderer\.safetensors: weights of a motion, not of a"):
+        open_checkpoint(tmp_path)
+    shutil.copy(whole / "renderer.safetensors", tmp_path)
+    with pytest.raises(InputError, match=r"motion\.safetensors: no such weights file"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "motion.safetensors").write_bytes(b"not weights")
+    with pytest.raises(InputError, match=r"motion\.safetensors: not a whole safetensors file"):
+        open_checkpoint(tmp_path)
+    save_file({"a": np.zeros(1)}, tmp_path / "motion.safetensors")
+    with pytest.raises(InputError, match=r"motion\.safetensors: safetensors, but not weights of"):
+        open_checkpoint(tmp_path)
