@@ -31,6 +31,7 @@ def get_config(size: str = "full") -> ConfigDict:
             "chunk": 10,
             "context": 250,
             "audio_window": 2,
+            "relative": False,
         }
     )
     config.flow = ConfigDict({"prediction": "velocity", "floor": 0.05})
@@ -65,6 +66,7 @@ def get_config(size: str = "full") -> ConfigDict:
                 "chunk": 5,
                 "context": 70,  # just under the three seconds of a GRID clip
                 "audio_window": 4,  # a mel frame has no context of its own
+                "relative": True,  # one person's footage cannot teach what is a person's own
             }
         )
         config.flow.update({"prediction": "sample", "floor": 0.15})

@@ -154,7 +154,9 @@ class MotionSampler:
     ):
         self.config, self.mel, self.flow = config, mel, flow
         self.weights = jax.tree.map(jnp.asarray, weights)
-        self.mean, self.deviation = (np.asarray(statistics[k]) for k in ("mean", "deviation"))
+        self.mean, self.spread, self.deviation = (
+            np.asarray(statistics[name]) for name in ("mean", "spread", "deviation")
+        )
         model = abstract(lambda rngs: MotionTransformer(config, rngs=rngs))
         self._graph = nnx.split(model, nnx.Param, ...)[0]
 
@@ -258,8 +260,12 @@ class Acting:
         self.audio = np.zeros((batch, c.context + 2 * c.audio_window, c.audio), np.float32)
         self.audio_known = np.zeros(self.audio.shape[:2], bool)
         self.seen = jnp.full(batch, reference is not None)
-        given = np.zeros((batch, c.latent)) if reference is None else reference
-        self.reference = jnp.asarray((given - sampler.mean) / sampler.deviation)
+        given = np.tile(sampler.mean, (batch, 1)) if reference is None else reference
+        self.reference = jnp.asarray((given - sampler.mean) / sampler.spread)
+        # What the standardised latents are differences from: (b, 1, d).
+        self.origin = np.asarray(given if c.relative else np.tile(sampler.mean, (batch, 1)))[
+            :, None
+        ]
         self.count = 0
 
     def next(
@@ -298,7 +304,7 @@ class Acting:
         self.history = jnp.concatenate([self.history[:, c.chunk :], chunk], axis=1)
         fresh = jnp.ones((len(audio), c.chunk), bool)
         self.known = jnp.concatenate([self.known[:, c.chunk :], fresh], axis=1)
-        return np.asarray(chunk) * self.sampler.deviation + self.sampler.mean
+        return np.asarray(chunk) * self.sampler.deviation + self.origin
 
     def act(self, features: Float[np.ndarray, "t f"]) -> Float[np.ndarray, "t d"]:
         """All of a recording's latents at once (batch of one)."""

@@ -34,6 +34,7 @@ class MotionTransformerConfig:
     chunk: int = 10  # frames denoised together
     context: int = 250  # frames in training, and at most seen when generating
     audio_window: int = 2  # frames heard before and after each frame
+    relative: bool = False  # latents are differences from the portrait's own latent
     dtype: str = "float32"
 
 

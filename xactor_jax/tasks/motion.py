@@ -65,11 +65,7 @@ class MotionTask:
             )
 
         train = tracks("train")
-        latents = np.concatenate([track.latents for track in train])
-        self.frozen = {
-            "mean": latents.mean(axis=0),
-            "deviation": np.maximum(latents.std(axis=0), 1e-4),
-        }
+        self.frozen = statistics(train)
         self.examples = MotionExamples(
             train,
             self.config.context,
@@ -103,8 +99,9 @@ class MotionTask:
         """Velocity loss of the noisy half of doubled sequences (diffusion/noise_levels.py)."""
         c = self.config
         level_key, noise_key, history_key, audio_key, reference_key = jax.random.split(key, 5)
-        x = (batch["latents"] - frozen["mean"]) / frozen["deviation"]
-        reference = (batch["reference"] - frozen["mean"]) / frozen["deviation"]
+        origin = batch["reference"][:, None] if c.relative else frozen["mean"]
+        x = (batch["latents"] - origin) / frozen["deviation"]
+        reference = (batch["reference"] - frozen["mean"]) / frozen["spread"]
         b, t, _ = x.shape
         levels = self.forcing.levels(level_key, b, t // c.chunk)
 
@@ -203,6 +200,24 @@ class MotionTask:
         }
         weights = {"params": params, "statistics": frozen}
         save_weights(path, weights, metadata, self.weights_dtype)
+
+
+def statistics(tracks: list[Track]) -> dict[str, Float[np.ndarray, " d"]]:
+    """Mean and spread (deviation) of all latents, and their deviation within clips.
+
+    What differs between clips is mostly the person and the camera, which the portrait's latent
+    tells; in units of the spread the motion itself would be lost in the noise. A latent that
+    hardly moves counts as if it moved half as much as the mean one.
+    """
+    every = np.concatenate([track.latents for track in tracks])
+    within = np.concatenate([t.latents - t.latents.mean(axis=0) for t in tracks])
+    deviation = within.std(axis=0)
+    floor = max(0.5 * float(deviation.mean()), 1e-4)
+    return {
+        "mean": every.mean(axis=0),
+        "spread": np.maximum(every.std(axis=0), 1e-4),
+        "deviation": np.maximum(deviation, floor),
+    }
 
 
 def correlation(acted: Float[np.ndarray, "n t d"], truth: Float[np.ndarray, "n t d"]) -> float:
