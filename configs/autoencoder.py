@@ -4,6 +4,9 @@ X-NeMo's first stage (its authors publish no training code; sizes of `full` are 
 networks', batch and learning rate those of two systems descended from it, the rest our defaults).
 
     python -m xactor_jax.main --config=configs/autoencoder.py:tiny --workdir=runs/autoencoder
+
+On two CPU cores tiny does 2.7 steps a second. After 4000 of them (28 minutes) the mouth of held-out
+footage was rendered 0.8 dB above the repeated reference, and was still gaining.
 """
 
 from ml_collections import ConfigDict

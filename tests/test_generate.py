@@ -146,7 +146,7 @@ def test_the_shortest_sound_is_one_frame(command, weights, portrait, tmp_path):
 
 
 def test_frames_come_before_all_motion_is_made(weights, monkeypatch):
-    renderer, sampler = generate.open_checkpoint(weights)
+    renderer, sampler = generate.open_checkpoint(str(weights))
     chunks, next_chunk = [], MotionSampler.next_chunk
 
     def counted(*arguments):
@@ -271,7 +271,7 @@ def test_bad_input_is_one_line(command, folder, weights, flags, message):
 def test_a_failure_on_the_way_leaves_the_older_video(
     command, portrait, weights, tmp_path, monkeypatch
 ):
-    renderer, _ = generate.open_checkpoint(weights)
+    renderer, _ = generate.open_checkpoint(str(weights))
     (tmp_path / "a.mp4").write_bytes(b"an older video")
 
     def failing(*arguments):
