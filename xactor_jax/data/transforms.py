@@ -96,7 +96,7 @@ class Colour:
         mean = np.array(cv2.mean(picture)[:3])
         table = np.arange(256)[:, None] - mean
         table = table * self.gain + mean * (1 + self.gain) / 2 + self.offset
-        return cv2.LUT(picture, np.clip(table, 0, 255).astype(np.uint8)[None])
+        return cv2.LUT(picture, np.clip(np.rint(table), 0, 255).astype(np.uint8)[None])
 
 
 def driving_picture(
@@ -133,7 +133,7 @@ def driving_picture(
     crop = augmentation.colour(rng)(crop)
     if augmentation.noise:
         noisy = crop + rng.normal(0, augmentation.noise * rng.random(), crop.shape)
-        crop = np.clip(noisy, 0, 255).astype(np.uint8)
+        crop = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
     return crop
 
 
