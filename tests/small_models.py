@@ -139,6 +139,7 @@ def autoencoder_config(factory, **changes) -> ConfigDict:
     """configs/autoencoder.py:tiny, made smaller."""
     config = autoencoder.get_config("tiny")
     config.update(copy.deepcopy(_QUICK))
+    config.optimizer.learning_rate = 3e-3  # at 1e-2 the encoder's rectifiers die
     config.renderer.update(_RENDERER)
     config.face_decoder.channels = (8, 8)
     config.data.folders = clips(factory)
