@@ -213,7 +213,8 @@ class FaceExamples:
                 clip, other = self.clip(segment), self._other_identity(segment, rng)
                 frames = np.linspace(len(clip) / 8, len(clip) - 1, self.config.targets).astype(int)
                 if self.config.consecutive:
-                    frames = len(clip) // 4 + np.arange(self.config.targets)
+                    first = min(len(clip) // 4, len(clip) - self.config.targets)
+                    frames = first + np.arange(self.config.targets)
                 drivers = [clip if other is None else self.clip(other), clip]
                 examples.append(self._cut(clip, drivers, 0, frames, rng))
             if examples:
