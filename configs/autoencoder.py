@@ -25,12 +25,14 @@ def get_config(size: str = "full") -> ConfigDict:
         {
             "level_mean": 1.5,
             "level_deviation": 1.2,
-            "mouth": 5.0,
-            "latent_noise": 0.05,
+            "mouth": 8.0,
+            "latent_noise": 0.1,
             "drop_box": 0.15,
             "drop_condition": 0.1,
             "decoder": 1.0,
-            "invariance": 0.005,
+            "invariance": 0.02,
+            "centre": 0.05,
+            "truth": 0.01,
             "codec": 1.0,
         }
     )
@@ -40,13 +42,13 @@ def get_config(size: str = "full") -> ConfigDict:
             "targets": 4,
             "other_crops": 1,
             "footage_share": 0.5,
-            "cross_identity": 0.5,
+            "cross_identity": 0.75,
             "kept_segments": 0,
         }
     )
     config.sample_steps = 2
     if size == "tiny":
-        config.steps, config.batch_size = 5_000, 6
+        config.steps, config.batch_size = 13_000, 6
         config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
         config.read_threads, config.weights_dtype = 2, "float16"
         config.face_decoder.channels = (96, 48, 24)
@@ -59,7 +61,7 @@ def get_config(size: str = "full") -> ConfigDict:
                 "warmup_steps": 100,
                 "schedule": "cosine",
                 "weight_decay": 1e-3,
-                "ema_decay": 0.998,
+                "ema_decay": 0.999,
             }
         )
     return config

@@ -11,7 +11,6 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -25,7 +24,7 @@ from xactor_jax.errors import InputError
 from xactor_jax.media.audio import frames_of, read_audio, to_mono_16k
 from xactor_jax.media.faces import cut_view, single_face, to_view, view_window
 from xactor_jax.media.image import read_image
-from xactor_jax.media.video import VideoWriter
+from xactor_jax.media.video import VideoWriter, check_output
 from xactor_jax.models.renderer import NEUTRAL_BOX
 from xactor_jax.progress import progress
 from xactor_jax.release import MotionSampler, PortraitRenderer, open_checkpoint
@@ -122,8 +121,7 @@ def flags(arguments: list[str]) -> Namespace:
     ):
         if not lowest <= getattr(chosen, name) <= highest:
             raise InputError(f"--{name}={getattr(chosen, name)}: use {lowest} to {highest}")
-    if Path(chosen.output).suffix.lower() != ".mp4":
-        raise InputError(f"{chosen.output}: the output is an MP4 file; end its name in .mp4")
+    check_output(chosen.output)
     return chosen
 
 

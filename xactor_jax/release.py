@@ -7,6 +7,7 @@ A checkpoint folder holds `renderer.safetensors` (of the autoencoder or the vide
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
 from xactor_jax.models.renderer import Renderer, RendererConfig
 from xactor_jax.nn.layers import abstract
+from xactor_jax.state import named_tensors
 
 RENDERER_FILE, MOTION_FILE = "renderer.safetensors", "motion.safetensors"
-WINDOW, OVERLAP = 16, 4  # frames rendered together, and those of them seen before
+WINDOW = 16  # frames rendered together, at most; temporal layers have seen a quarter of them before
 
 
 def read(path: Path, kind: str) -> tuple[dict, dict[str, Any]]:
@@ -46,17 +48,35 @@ def read(path: Path, kind: str) -> tuple[dict, dict[str, Any]]:
     return arrays, metadata
 
 
+def digest(weights: Any) -> str:
+    """Names a network's weights by their values, whether stored in half precision or not."""
+    found = hashlib.sha256()
+    for name, array in sorted(named_tensors(weights).items()):
+        found.update(name.encode() + np.asarray(array, np.float16).tobytes())
+    return found.hexdigest()[:16]
+
+
 def open_checkpoint(folder: str | Path) -> tuple[PortraitRenderer, MotionSampler]:
     """Both models of a checkpoint folder.
 
-    Raises InputError where the folder or one of its files is missing or foreign.
+    Raises InputError where the folder or one of its files is missing or foreign, or the motion was
+    learnt on latents of another encoder.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such checkpoint folder; give one with {RENDERER_FILE} and {MOTION_FILE}"
         )
-    return PortraitRenderer(folder / RENDERER_FILE), MotionSampler.open(folder / MOTION_FILE)
+    renderer, sampler = (
+        PortraitRenderer(folder / RENDERER_FILE),
+        MotionSampler.open(folder / MOTION_FILE),
+    )
+    if sampler.encoder != renderer.encoder:
+        raise InputError(
+            f"{folder / MOTION_FILE}: trained on latents of another encoder than that of "
+            f"{RENDERER_FILE}; put files of one training together"
+        )
+    return renderer, sampler
 
 
 class PortraitRenderer:
@@ -65,6 +85,7 @@ class PortraitRenderer:
     def __init__(self, path: Path):
         arrays, metadata = read(path, "renderer")
         self.config = build(RendererConfig, metadata["renderer"])
+        self.encoder = digest(arrays["params"]["renderer"]["encoder"])
         self.weights = jax.tree.map(
             jnp.asarray, (arrays["params"]["renderer"], arrays["statistics"])
         )
@@ -124,10 +145,11 @@ class PortraitRenderer:
         steps: int,
     ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """Frames of the portrait, as many as there are of motion and box, in constant memory."""
-        seen = self.see(portrait)
-        overlap = OVERLAP if self.config.denoiser.temporal else 0
+        seen, denoiser = self.see(portrait), self.config.denoiser
+        size = min(WINDOW, denoiser.max_frames) if denoiser.temporal else WINDOW
+        overlap = size // 4 if denoiser.temporal else 0
         rows = (np.concatenate(row) for row in zip(motion, box, strict=False))
-        for window, new in sliding_windows(rows, WINDOW, overlap):
+        for window, new in sliding_windows(rows, size, overlap):
             yield from self.render(seen, window[:, :-3], window[:, -3:], noise, steps)[new]
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -151,8 +173,9 @@ class MotionSampler:
         flow: Flow,
         weights: Any,
         statistics: Mapping[str, Float[np.ndarray, " d"]],
+        encoder: str = "",
     ):
-        self.config, self.mel, self.flow = config, mel, flow
+        self.config, self.mel, self.flow, self.encoder = config, mel, flow, encoder
         self.weights = jax.tree.map(jnp.asarray, weights)
         self.mean, self.spread, self.deviation = (
             np.asarray(statistics[name]) for name in ("mean", "spread", "deviation")
@@ -170,6 +193,7 @@ class MotionSampler:
             build(Flow, metadata["flow"]),
             arrays["params"],
             arrays["statistics"],
+            metadata.get("encoder", ""),
         )
 
     def rollout(self, steps: int) -> Rollout:

@@ -143,6 +143,9 @@ def test_all_pictures_of_an_example_belong_together(make):
             "reference_driving": (8, 8, 3),
             "box": (3, 3),
             "head_box": (3, 3),
+            "truth": (3, 60),
+            "has_truth": (),
+            "is_footage": (),
         }
         (reference,) = seen(example["reference"])
         assert [reference] == seen(example["reference_face"]) == seen(example["reference_driving"])

@@ -1,5 +1,7 @@
 """Tracks of latents and audio: whole clips in order, made once, cut into windows."""
 
+import shutil
+
 import numpy as np
 import pytest
 from data.flat_clips import make_clip, seen
@@ -48,19 +50,18 @@ def test_of_a_motion_with_several_renderings_one_is_taken(folder):
 @pytest.fixture
 def cached(folder, tmp_path):
     """Tracks through a cache; calls of the encoder are counted."""
-    weights, calls = tmp_path / "weights", []
-    weights.write_bytes(b"one")
+    calls = []
 
     def counted(crops):
         calls.append(len(crops))
         return encode(crops)
 
-    def tracks(folders=(folder,), split="train", crop=CROP, mel=MEL):
+    def tracks(folders=(folder,), split="train", crop=CROP, mel=MEL, encoder="one"):
         calls.clear()
         cache = str(tmp_path / "cache")
-        return cached_tracks(cache, weights, folders, split, counted, crop, mel), sum(calls)
+        return cached_tracks(cache, encoder, folders, split, counted, crop, mel), sum(calls)
 
-    return weights, tracks
+    return tracks
 
 
 def assert_same(tracks, others):
@@ -71,34 +72,39 @@ def assert_same(tracks, others):
 
 
 def test_tracks_are_encoded_once_and_read_back_whole(cached, folder):
-    _, tracks = cached
-    first, encoded = tracks()
+    first, encoded = cached()
     assert encoded == 11 + 4 + 3
     assert_same(first, list(encode_clips(folder, "train", encode, CROP, MEL)))
-    again, encoded = tracks()
+    again, encoded = cached()
     assert encoded == 0
     assert_same(first, again)
 
 
 def test_other_weights_features_or_crops_are_encoded_anew(cached):
-    weights, tracks = cached
-    assert tracks()[1] == 18
-    assert tracks(mel=MelConfig(bands=3, hops=2))[0][0].audio.shape == (11, 6)
-    assert tracks(crop=10)[1] == 18
-    weights.write_bytes(b"two")
-    assert tracks()[1] == 18
+    assert cached()[1] == 18
+    assert cached(mel=MelConfig(bands=3, hops=2))[0][0].audio.shape == (11, 6)
+    assert cached(crop=10)[1] == 18
+    assert cached(encoder="two")[1] == 18
+
+
+def test_clips_prepared_anew_are_encoded_anew(cached, tmp_path):
+    place = tmp_path / "again"
+    for length in (3, 4):
+        shutil.rmtree(place, ignore_errors=True)
+        write_shards(place, {"train": [make_clip("c", "emil", length, number=4)]})
+        assert cached(folders=(str(place),))[1] == length
 
 
 def test_folders_of_one_name_are_told_apart(cached, folder, tmp_path):
     other = tmp_path / "elsewhere" / folder.rpartition("/")[2]
     write_shards(other, {"train": [make_clip("c", "emil", 2, number=4)]})
-    found, _ = cached[1](folders=(folder, str(other)))
+    found, _ = cached(folders=(folder, str(other)))
     assert [track.clip for track in found] == ["a", "b", "m-cleo", "c"]
 
 
 def test_a_split_without_clips_has_no_tracks(cached):
-    assert cached[1](split="test")[0] == []
-    assert cached[1](split="test")[0] == []
+    assert cached(split="test")[0] == []
+    assert cached(split="test")[0] == []
 
 
 def ramp(clip, length):

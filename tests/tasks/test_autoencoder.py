@@ -15,7 +15,7 @@ from xactor_jax.data.shards import decode_frames, open_shards
 from xactor_jax.errors import InputError
 from xactor_jax.release import PortraitRenderer
 from xactor_jax.tasks import make_task
-from xactor_jax.tasks.autoencoder import invariance
+from xactor_jax.tasks.autoencoder import centres_of, invariance, reading_error
 from xactor_jax.train import train
 
 
@@ -81,13 +81,38 @@ def test_the_weights_open_as_a_renderer(task, trained):
 def test_two_crops_of_one_motion_are_drawn_together():
     draw = np.random.default_rng(0)
     motion, noise = (draw.normal(size=(2, t, 4)).astype(np.float32) for t in (3, 2))
-    assert invariance(motion, motion[:, :2]) == 0
-    distance = invariance(motion, motion[:, :2] + 0.1 * noise)
-    truth = 0.01 * np.mean(np.square(noise)) / np.var(motion.reshape(6, 4), axis=0).mean()
-    np.testing.assert_allclose(distance, truth, rtol=1e-4)
+    assert invariance(motion, motion[:, :2], np.var(motion)) == 0
+    distance = invariance(motion, motion[:, :2] + 0.1 * noise, np.float32(0.5))
+    np.testing.assert_allclose(distance, 0.01 * np.mean(np.square(noise)) / 0.5, rtol=1e-4)
+
+    def of_scaled(scale):
+        scaled = scale * motion
+        return invariance(scaled, scale * (motion[:, :2] + noise), jnp.var(scaled))
+
     # Shrinking every latent gains nothing.
-    slope = jax.grad(lambda scale: invariance(scale * motion, scale * (motion[:, :2] + noise)))
-    assert abs(slope(jnp.float32(1.0))) < 1e-5
+    assert abs(jax.grad(of_scaled)(jnp.float32(1.0))) < 1e-5
+
+
+def test_latents_are_centred_by_source():
+    draw = np.random.default_rng(0)
+    motion = draw.normal(size=(5, 3, 4)).astype(np.float32)
+    is_footage = np.array([True, False, True, True, False])
+    expected = np.empty((5, 4))
+    for source in (True, False):
+        expected[is_footage == source] = motion[is_footage == source].mean(axis=(0, 1))
+    np.testing.assert_allclose(centres_of(motion, is_footage), expected, atol=1e-6)
+
+
+def test_only_clips_of_known_motion_teach_the_reading():
+    truth = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)
+    mean, deviation = np.full(4, 0.5, np.float32), np.full(4, 2.0, np.float32)
+    read = (truth - mean) / deviation
+    read[0] += 0.1
+    read[1] += 7
+    known = np.array([True, False, True])
+    # Squared errors of 0.01 and 0 of the two that count.
+    np.testing.assert_allclose(reading_error(read, truth, known, mean, deviation), 0.005, rtol=1e-4)
+    assert reading_error(read, truth, ~known & False, mean, deviation) == 0
 
 
 def test_a_task_that_does_not_exist_is_named(config):

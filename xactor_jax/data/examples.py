@@ -8,7 +8,9 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
+from xactor_jax.data.facekit import EXPRESSIONS
 from xactor_jax.data.shards import Clip, decode_frames, open_shards
 from xactor_jax.data.transforms import (
     PLAIN,
@@ -23,6 +25,7 @@ from xactor_jax.data.windows import Windows
 from xactor_jax.errors import InputError
 
 SOURCES = ("footage", "actor")
+TRUTH = len(EXPRESSIONS) + 3  # expression coefficients, then yaw, pitch, roll
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,8 @@ class FaceExamples:
         reference (s,s,3), target (t,s,s,3): pictures; reference_face (f,f,3), target_face
         (t,f,f,3): the same people's coarse crops; driving (t,c,c,3), other_driving (o,c,c,3),
         reference_driving (c,c,3): what the motion encoder sees; box (t,3): head boxes against the
-        reference's; head_box (t,3): (cy, cx, side) in units of the picture. Pictures are uint8.
+        reference's; head_box (t,3): (cy, cx, side) in units of the picture; truth (t,60) with
+        has_truth (): see `truth_of`; is_footage (). Pictures are uint8.
         """
         c, segment = self.config, int(element["segment"])
         clip = self.clip(segment)
@@ -198,7 +202,24 @@ class FaceExamples:
             "reference_driving": crops(clip, [reference], c.crop_size, PLAIN, views[:1])[0],
             "box": relative_box(head_box[1:], head_box[0]),
             "head_box": head_box[1:],
+            "truth": truth_of(clip)[frames],
+            "has_truth": np.bool_(has_truth(clip)),
+            "is_footage": np.bool_(clip.source == "footage"),
         }
+
+    def truth_statistics(self, segments: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (60,) of `truth_of` over some segments; (0, 1) without any.
+
+        Deviations are at least 0.02: what hardly ever moves is not worth learning.
+        """
+        chosen = self.segments["actor"]
+        places = np.linspace(0, len(chosen) - 1, min(segments, len(chosen))).astype(int)
+        clips = [self._read(chosen[int(i)]) for i in places]
+        known = [truth_of(clip) for clip in clips if has_truth(clip)]
+        if not known:
+            return np.zeros(TRUTH, np.float32), np.ones(TRUTH, np.float32)
+        rows = np.concatenate(known)
+        return rows.mean(axis=0), np.maximum(rows.std(axis=0), 0.02)
 
     def fixed_batches(self, count: int) -> dict[str, dict[str, np.ndarray]]:
         """The same `count` examples of each source at every call, the reference its first frame.
@@ -221,3 +242,15 @@ class FaceExamples:
                 names = examples[0]
                 batches[source] = {k: np.stack([e[k] for e in examples]) for k in names}
         return batches
+
+
+def has_truth(clip: Clip) -> bool:
+    """Whether the motion behind the clip is known, as it is for synthetic actors."""
+    return bool(len(clip.expression) and len(clip.pose))
+
+
+def truth_of(clip: Clip) -> Float32[np.ndarray, "t 60"]:
+    """Expression coefficients and yaw, pitch, roll in radians of each frame; zeros if unknown."""
+    if not has_truth(clip):
+        return np.zeros((len(clip), TRUTH), np.float32)
+    return np.concatenate([clip.expression, clip.pose[:, :3]], axis=1, dtype=np.float32)

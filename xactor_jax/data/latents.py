@@ -70,21 +70,25 @@ def _encode_clip(
 
 def cached_tracks(
     cache: str,
-    weights: Path,
+    encoder: str,
     folders: Sequence[str],
     split: str,
     encode: Encode,
     crop_size: int,
     mel: MelConfig,
 ) -> list[Track]:
-    """Tracks of all folders, encoded once for each weights file and kept in the folder `cache`."""
-    encoder = Path(weights).read_bytes()
+    """Tracks of all folders, encoded once for each encoder and kept in the folder `cache`.
+
+    Args:
+      encoder: what tells this encoder's weights from others.
+    """
     tracks = []
     for folder in folders:
-        place = str(Path(folder).resolve())  # two folders may share their last name
-        made_by = encoder + repr((place, crop_size, mel)).encode()
+        place = Path(folder).resolve()  # two folders may share their last name
+        shards = sorted((f.name, f.stat().st_mtime_ns) for f in place.glob("*.array_record*"))
+        made_by = repr((encoder, str(place), shards, crop_size, mel)).encode()
         digest = hashlib.sha256(made_by).hexdigest()[:12]
-        path = Path(cache) / f"{Path(folder).name}-{split}-{digest}.npz"
+        path = Path(cache) / f"{place.name}-{split}-{digest}.npz"
         if not path.is_file():
             found = list(encode_clips(folder, split, encode, crop_size, mel))
             _save(path, found)

@@ -123,6 +123,7 @@ class VideoWriter:
         self.fps = fps
         self.count = 0
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        check_output(self.path)
         self._container = _create(self._partial, self.path)
         self._video = self._add_video()
         self._sound: Float32[np.ndarray, "channels samples"] = np.zeros((1, 0), np.float32)
@@ -204,11 +205,20 @@ class VideoWriter:
         os.replace(self._partial, self.path)
 
 
-def _create(partial: Path, path: Path) -> av.container.OutputContainer:
+def check_output(path: str | os.PathLike) -> None:
+    """Raise InputError where no video can be written, before work is spent on it."""
+    path = Path(path)
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():
         raise InputError(f"{path}: this is a folder; name a file, such as video.mp4")
+    if path.suffix.lower() != ".mp4":
+        raise InputError(f"{path}: the output is an MP4 file; end its name in .mp4")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent} cannot be written to; choose another")
+
+
+def _create(partial: Path, path: Path) -> av.container.OutputContainer:
     try:
         # bitexact leaves version strings and dates out; faststart lets players begin at once.
         return av.open(

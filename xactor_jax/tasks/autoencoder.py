@@ -3,7 +3,9 @@
 An example is a reference frame of a person, other frames of the same clip as targets, and driving
 crops that show the targets' motion: of the same frames or, for synthetic actors, of another
 identity in the same motion. What differs between two crops of one motion (identity, colour, place)
-must not reach the latent; a second crop of the same motion is encoded to say so.
+must not reach the latent; a second crop of the same motion is encoded to say so. Nor must it matter
+whether a face is footage or synthetic: the latents of both have mean zero. Where the motion behind
+a crop is known, a linear reading of the latent must give it.
 """
 
 from __future__ import annotations
@@ -17,18 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from xactor_jax.checkpoint import save_weights
 from xactor_jax.config import build
-from xactor_jax.data.examples import FaceExampleConfig, FaceExamples
+from xactor_jax.data.examples import TRUTH, FaceExampleConfig, FaceExamples
 from xactor_jax.diffusion.noise_levels import logit_normal
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation.pictures import mouth_weights, to_signed
 from xactor_jax.models.face_decoder import FaceDecoder, FaceDecoderConfig
 from xactor_jax.models.renderer import NEUTRAL_BOX, Renderer, RendererConfig
 from xactor_jax.models.vae import fit_basis
-from xactor_jax.nn.layers import abstract, initial_keys
+from xactor_jax.nn.layers import Linear, abstract, initial_keys
 from xactor_jax.tasks.reenactment import (
     Render,
     encode_latents,
@@ -47,11 +49,13 @@ class AutoencoderLoss:
     level_mean: float = 1.5  # noise level = sigmoid(mean + deviation n)
     level_deviation: float = 1.2
     mouth: float = 5.0  # weight of the mouth against the rest of the picture
-    latent_noise: float = 0.05  # of the latents' root mean square
+    latent_noise: float = 0.05  # of the latents' standard deviation
     drop_box: float = 0.15  # head box replaced by (0, 0, 1)
     drop_condition: float = 0.0  # reference tokens dropped and motion replaced by the reference's
     decoder: float = 1.0  # weight of the face decoder's picture
     invariance: float = 0.005  # weight of the distance between two crops of one motion
+    centre: float = 0.0  # weight of the squared mean latent of footage, and of actors
+    truth: float = 0.0  # weight of reading the actors' expression and head pose off the latent
     codec: float = 1.0  # weight of the codec's own reconstruction
 
 
@@ -78,19 +82,39 @@ class AutoencoderTask:
         self.examples = FaceExamples(data, "train")
         self.held_out = FaceExamples(dataclasses.replace(data, augment=False), "test")
         self.graph = nnx.split(abstract(self._models), nnx.Param, ...)[0]
-        self.frozen = {"codec": self._fit_codec()}
+        mean, deviation = self.examples.truth_statistics(64)
+        self.frozen = {"truth": {"mean": mean, "deviation": deviation}, **self._measure()}
 
     def _models(self, rngs: nnx.Rngs) -> nnx.Dict:
         return nnx.Dict(
             renderer=Renderer(self.renderer, rngs=rngs),
             face_decoder=FaceDecoder(self.decoder, rngs=rngs),
+            truth_reading=Linear(self.decoder.latent, TRUTH, rngs=rngs),
         )
 
-    def _fit_codec(self) -> dict[str, np.ndarray]:
+    def _measure(self) -> dict[str, Any]:
+        """The codec's basis, and how much the loss of footage and of actors counts."""
         count, rng = min(256, len(self.examples)), np.random.default_rng(0)
         chosen = np.linspace(0, len(self.examples) - 1, count).astype(int)
-        pictures = [self.examples.load(self.examples[int(i)], rng)["target"][0] for i in chosen]
-        return fit_basis(to_signed(np.stack(pictures)), self.renderer.codec)
+        examples = [self.examples.load(self.examples[int(i)], rng) for i in chosen]
+        pictures = to_signed(np.stack([example["target"][0] for example in examples]))
+        is_footage = np.array([example["is_footage"] for example in examples])
+        copying = {
+            name: [
+                np.mean((to_signed(example[f"target{kind}"]) - to_signed(example[reference])) ** 2)
+                for example in examples
+            ]
+            for name, kind, reference in (
+                ("flow", "", "reference"),
+                ("decoder", "_face", "reference_face"),
+            )
+        }
+        return {
+            "codec": fit_basis(pictures, self.renderer.codec),
+            "balance": {
+                name: balance(np.array(errors), is_footage) for name, errors in copying.items()
+            },
+        }
 
     def _merge(self, params: Any, frozen: Any) -> nnx.Dict:
         statistics = {"renderer": {"codec": frozen["codec"]}}
@@ -126,11 +150,19 @@ class AutoencoderTask:
         motion = rearrange(latents[: b * t], "(b t) d -> b t d", t=t)
         again = rearrange(latents[b * t : b * t + len(other)], "(b t) d -> b t d", b=b)
 
-        losses = {}
-        losses["invariance"] = invariance(motion, again)
-        size = jnp.sqrt(jnp.mean(jax.lax.stop_gradient(motion) ** 2))
-        noisy = motion + weights.latent_noise * size * jax.random.normal(latent_key, motion.shape)
-        losses["decoder"] = self._decoder_loss(models.face_decoder, noisy, batch)
+        centres = centres_of(motion, batch["is_footage"])
+        variance = jnp.mean((motion - centres[:, None]) ** 2)
+        losses = {
+            "invariance": invariance(motion, again, variance),
+            "centre": jnp.mean(centres**2),
+        }
+        deviation = jnp.sqrt(jax.lax.stop_gradient(variance))
+        noise = jax.random.normal(latent_key, motion.shape)
+        noisy = motion + weights.latent_noise * deviation * noise
+        losses["truth"] = reading_error(
+            models.truth_reading(noisy), batch["truth"], batch["has_truth"], **frozen["truth"]
+        )
+        losses["decoder"] = self._decoder_loss(models.face_decoder, noisy, batch, frozen)
 
         seen = None
         if weights.drop_condition:
@@ -146,30 +178,32 @@ class AutoencoderTask:
         output = renderer.predict(z, level, reference, tokens, noisy, box, seen)
         error = self.renderer.flow.squared_error(output, target, noise, level)
         where = mouth_weights(batch["head_box"], target.shape[2], weights.mouth)
-        losses["flow"] = jnp.mean(error * where[..., None])
+        counts = frozen["balance"]["flow"][batch["is_footage"].astype(int)]
+        losses["flow"] = jnp.mean(error * where[..., None] * counts[:, None, None, None, None])
 
         rough = target + 0.05 * jax.random.normal(codec_key, target.shape)
         decoded = renderer.codec.decode(rearrange(rough, "b t h w c -> (b t) h w c"))
         pictures = to_signed(rearrange(batch["target"], "b t h w c -> (b t) h w c"))
         losses["codec"] = jnp.mean((decoded - pictures) ** 2)
-        total = (
-            losses["flow"]
-            + weights.decoder * losses["decoder"]
-            + weights.invariance * losses["invariance"]
-            + weights.codec * losses["codec"]
+        total = losses["flow"] + sum(
+            getattr(weights, name) * value for name, value in losses.items() if name != "flow"
         )
         copy = jnp.mean((reference[:, None] - target) ** 2)
         clean = jnp.mean((self.renderer.flow.sample(output, z, level) - target) ** 2)
-        return total, {**losses, "error_to_copying": clean / copy, "latent_size": size}
+        return total, {**losses, "error_to_copying": clean / copy, "latent_deviation": deviation}
 
-    def _decoder_loss(self, decoder: FaceDecoder, motion: Array, batch: Batch) -> Float[Array, ""]:
+    def _decoder_loss(
+        self, decoder: FaceDecoder, motion: Array, batch: Batch, frozen: Any
+    ) -> Float[Array, ""]:
         t = motion.shape[1]
         reference = jnp.repeat(to_signed(batch["reference_face"]), t, axis=0)
         face = decoder(rearrange(motion, "b t d -> (b t) d"), reference)
         face = rearrange(face, "(b t) h w c -> b t h w c", t=t)
         box = jnp.broadcast_to(jnp.asarray([0.5, 0.5, 1 / 1.1]), batch["head_box"].shape)
         where = mouth_weights(box, face.shape[2], self.weights.mouth)
-        return jnp.mean((face - to_signed(batch["target_face"])) ** 2 * where[..., None])
+        counts = frozen["balance"]["decoder"][batch["is_footage"].astype(int)]
+        error = (face - to_signed(batch["target_face"])) ** 2 * where[..., None]
+        return jnp.mean(error * counts[:, None, None, None, None])
 
     def _render(self, params: Any, frozen: Any, key: PRNGKeyArray) -> Render:
         render = jax.jit(
@@ -197,10 +231,48 @@ class AutoencoderTask:
         save_weights(path, weights, metadata, self.weights_dtype)
 
 
-def invariance(motion: Float[Array, "b t d"], again: Float[Array, "b t d"]) -> Float[Array, ""]:
+def centres_of(motion: Float[Array, "b t d"], is_footage: Bool[Array, " b"]) -> Float[Array, "b d"]:
+    """For each example the mean latent of the batch's examples of its source.
+
+    Left alone, most of a latent tells footage from actors, and what moves is a hundredth of it:
+    variances are taken about these centres, and a loss draws the centres to zero.
+    """
+    same = (is_footage[:, None] == is_footage).astype(motion.dtype)
+    return same @ jnp.mean(motion, axis=1) / jnp.sum(same, axis=1, keepdims=True)
+
+
+def invariance(
+    motion: Float[Array, "b t d"], again: Float[Array, "b t d"], variance: Float[Array, ""]
+) -> Float[Array, ""]:
     """Squared distance of two latents of one motion, in units of the latents' variance.
 
     The variance takes part in the gradient: shrinking every latent must gain nothing.
     """
-    variance = jnp.mean(jnp.var(rearrange(motion, "b t d -> (b t) d"), axis=0))
     return jnp.mean((motion[:, : again.shape[1]] - again) ** 2) / (variance + 1e-12)
+
+
+def reading_error(
+    read: Float[Array, "b t m"],
+    truth: Float[Array, "b t m"],
+    known: Bool[Array, " b"],
+    mean: Float[Array, " m"],
+    deviation: Float[Array, " m"],
+) -> Float[Array, ""]:
+    """Mean squared error of the standardised truth, over the examples where it is known."""
+    error = jnp.mean((read - (truth - mean) / deviation) ** 2, axis=(1, 2))
+    return jnp.sum(known * error) / jnp.maximum(jnp.sum(known), 1)
+
+
+def balance(
+    copying: Float[np.ndarray, " n"], is_footage: Bool[np.ndarray, " n"]
+) -> Float[np.ndarray, " 2"]:
+    """Weights of actors and of footage, inverse to the mean error of copying the reference.
+
+    Actors turn their heads: their squared errors are ten times those of footage, whose mouths would
+    count for nothing. The product of the weights is one.
+    """
+    found = [copying[is_footage == source] for source in (False, True)]
+    if not all(len(errors) and errors.mean() > 0 for errors in found):
+        return np.ones(2, np.float32)
+    means = np.array([errors.mean() for errors in found], np.float32)
+    return np.sqrt(means.prod()) / means

@@ -43,6 +43,7 @@ class MotionTask:
         if not config.renderer:
             raise InputError("config.renderer is empty; give the weights of an autoencoder")
         renderer = PortraitRenderer(Path(config.renderer))
+        self.encoder = renderer.encoder
         self.mel = build(MelConfig, config.mel.to_dict())
         self.config = MotionTransformerConfig(
             latent=renderer.config.encoder.latent,
@@ -57,9 +58,9 @@ class MotionTask:
 
         def tracks(split: str) -> list[Track]:
             size = renderer.config.encoder.image_size
-            folders, weights = config.data.folders, Path(config.renderer)
+            cache, folders = config.data.cache, config.data.folders
             return cached_tracks(
-                config.data.cache, weights, folders, split, renderer.encode, size, self.mel
+                cache, renderer.encoder, folders, split, renderer.encode, size, self.mel
             )
 
         train = tracks("train")
@@ -193,6 +194,7 @@ class MotionTask:
         """The transformer's weights, the latents' mean and deviation, and the configs."""
         metadata = {
             "kind": "motion",
+            "encoder": self.encoder,
             "motion": dataclasses.asdict(self.config),
             "mel": dataclasses.asdict(self.mel),
             "flow": dataclasses.asdict(self.flow),
