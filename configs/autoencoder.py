@@ -26,13 +26,14 @@ def get_config(size: str = "full") -> ConfigDict:
             "level_mean": 1.5,
             "level_deviation": 1.2,
             "mouth": 8.0,
-            "latent_noise": 0.1,
+            "latent_noise": 0.05,
             "drop_box": 0.15,
             "drop_condition": 0.1,
             "decoder": 1.0,
-            "invariance": 0.02,
+            "invariance": 0.05,
             "centre": 0.05,
-            "truth": 0.01,
+            "whiteness": 0.01,
+            "truth": 0.1,
             "codec": 1.0,
         }
     )
@@ -46,9 +47,8 @@ def get_config(size: str = "full") -> ConfigDict:
             "kept_segments": 0,
         }
     )
-    config.sample_steps = 2
     if size == "tiny":
-        config.steps, config.batch_size = 13_000, 6
+        config.steps, config.batch_size = 6_200, 6
         config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
         config.read_threads, config.weights_dtype = 2, "float16"
         config.face_decoder.channels = (96, 48, 24)

@@ -17,6 +17,7 @@ def renderer(size: str) -> dict[str, Any]:
             "view_scale": 2.0,
             "encoder": {"norm": "group"},  # the released encoder's stored statistics cannot train
             "denoiser": {"image_token": 0},  # the released networks also see a CLIP embedding
+            "sampling": {"steps": 10, "motion_guidance": 2.5},
         }
     return {
         "image_size": 128,
@@ -50,6 +51,7 @@ def renderer(size: str) -> dict[str, Any]:
             "motion_feed_forward": 1,
             "pooled_motion": 128,
         },
+        "sampling": {"steps": 1, "motion_guidance": 1.5},
         "flow": {"prediction": "sample", "floor": 0.3},
         "stack_reference": True,
         "from_reference": True,

@@ -37,7 +37,6 @@ def get_config(size: str = "full") -> ConfigDict:
             "kept_segments": 0,
         }
     )
-    config.sample_steps = 2
     if size == "tiny":
         config.steps, config.batch_size = 1_000, 2
         config.log_every, config.save_every, config.evaluate_every = 20, 200, 500

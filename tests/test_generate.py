@@ -25,6 +25,7 @@ from xactor_jax.generate import Stopwatch, perform, portrait_of
 from xactor_jax.media.audio import read_audio
 from xactor_jax.media.faces import single_face
 from xactor_jax.media.video import read_video
+from xactor_jax.models.renderer import Sampling
 from xactor_jax.release import WINDOW, MotionSampler, open_checkpoint
 
 
@@ -162,7 +163,7 @@ def test_frames_come_before_all_motion_is_made(weights, monkeypatch):
         renderer,
         sampler,
         seed=0,
-        steps=2,
+        sampling=Sampling(),
         audio_guidance=2.0,
         stopwatch=Stopwatch(),
     )
@@ -253,6 +254,7 @@ def folder(tmp_path_factory, portrait, weights):
         ({"seed": "x"}, "--seed"),
         ({"steps": 0}, "--steps=0: use 1 to 100"),
         ({"steps": 101}, "--steps=101: use 1 to 100"),
+        ({"motion_guidance": -1.0}, "--motion_guidance=-1.0: use 0 to 10"),
         ({"audio_guidance": -0.5}, "--audio_guidance=-0.5: use 0 to 10"),
         ({"audio_guidance": 10.5}, "--audio_guidance=10.5: use 0 to 10"),
         ({"audio_guidance": "nan"}, "--audio_guidance=nan: use 0 to 10"),

@@ -10,7 +10,9 @@ from safetensors.numpy import save_file
 from small_models import checkpoint, renderer_file
 from small_models import quick_compilation as quick_compilation
 
+from xactor_jax.checkpoint import load_weights, save_weights
 from xactor_jax.errors import InputError
+from xactor_jax.models.renderer import Sampling
 from xactor_jax.release import WINDOW, PortraitRenderer, open_checkpoint
 
 DRAW = np.random.default_rng(0)
@@ -37,7 +39,7 @@ def image_half(tmp_path_factory):
 def animate(renderer, motion, box=None):
     box = itertools.repeat(STILL) if box is None else box
     noise = renderer.noise(jax.random.key(0))
-    frames = renderer.animate(PORTRAIT, iter(motion), box, noise, steps=2)
+    frames = renderer.animate(PORTRAIT, PORTRAIT, iter(motion), box, noise, Sampling(steps=2))
     return np.stack([frame.astype(int) for frame in frames])
 
 
@@ -162,4 +164,17 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path, tmp_path_factory):
         open_checkpoint(tmp_path)
     save_file({"a": np.zeros(1)}, tmp_path / "motion.safetensors")
     with pytest.raises(InputError, match=r"motion\.safetensors: safetensors, but not weights of"):
+        open_checkpoint(tmp_path)
+
+
+def test_motion_of_another_encoder_is_refused(tmp_path, tmp_path_factory):
+    whole = checkpoint(tmp_path_factory)
+    shutil.copy(whole / "motion.safetensors", tmp_path)
+    arrays, metadata = load_weights(whole / "renderer.safetensors")
+    # Half precision names the same encoder; another weight names another.
+    save_weights(tmp_path / "renderer.safetensors", arrays, metadata, "float16")
+    open_checkpoint(tmp_path)
+    arrays["params"]["renderer"]["encoder"]["fc"]["bias"] += 1
+    save_weights(tmp_path / "renderer.safetensors", arrays, metadata)
+    with pytest.raises(InputError, match=r"motion\.safetensors: trained on latents of another enc"):
         open_checkpoint(tmp_path)

@@ -24,6 +24,7 @@ from xactor_jax.evaluation.pictures import save_strip, to_signed
 from xactor_jax.evaluation.plots import save_plots
 from xactor_jax.evaluation.report import print_table, write_results
 from xactor_jax.evaluation.scenes import Scene, footage_clips, scene_of
+from xactor_jax.generate import add_sampling, check_ranges, sampling_of
 from xactor_jax.progress import progress
 from xactor_jax.release import MOTION_FILE, RENDERER_FILE, MotionSampler, PortraitRenderer
 
@@ -47,18 +48,11 @@ def flags(arguments: list[str]) -> Namespace:
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("--clips", type=int, default=24, help="clips of each kind, at most")
     parser.add_argument("--only", default="", help=f"some of {','.join(NEEDS)} (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of noise and acting")
-    parser.add_argument("--steps", type=int, default=2, help="denoising steps of each frame")
-    parser.add_argument("--audio_guidance", type=float, default=2.0, help="1: none")
+    add_sampling(parser)
     chosen = parser.parse_args(arguments)
-    for name, lowest, highest in (
-        ("clips", 2, 10_000),
-        ("seed", 0, 2**31 - 1),
-        ("steps", 1, 100),
-        ("audio_guidance", 0, 10),
-    ):
-        if not lowest <= getattr(chosen, name) <= highest:
-            raise InputError(f"--{name}={getattr(chosen, name)}: use {lowest} to {highest}")
+    check_ranges(chosen)
+    if not 2 <= chosen.clips <= 10_000:
+        raise InputError(f"--clips={chosen.clips}: use 2 to 10000")
     suites = chosen.only.split(",") if chosen.only else [n for n in NEEDS if n != "speech"]
     suites += ["speech"] if chosen.speech and not chosen.only else []
     chosen.suites = suites
@@ -109,18 +103,18 @@ class Evaluation:
     def act(self) -> motion.Perform:
         """What acts to a sound."""
         assert self.sampler is not None
-        c = self.chosen
         return motion.performer(
             self.renderer,
             self.sampler,
-            seed=c.seed,
-            steps=c.steps,
-            audio_guidance=c.audio_guidance,
+            seed=self.chosen.seed,
+            sampling=sampling_of(self.chosen, self.renderer),
+            audio_guidance=self.chosen.audio_guidance,
         )
 
     def reenactment(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Sections `reenactment` and `cross_identity`."""
-        options = {"seed": self.chosen.seed, "steps": self.chosen.steps}
+        sampling = sampling_of(self.chosen, self.renderer)
+        options = {"seed": self.chosen.seed, "sampling": sampling}
         scenes, openings = self.scenes, self.openings
         with progress("reenactment", sum(map(len, scenes)), "frames") as advance:
             numbers = reenactment.footage(

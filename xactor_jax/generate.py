@@ -25,7 +25,7 @@ from xactor_jax.media.audio import frames_of, read_audio, to_mono_16k
 from xactor_jax.media.faces import cut_view, single_face, to_view, view_window
 from xactor_jax.media.image import read_image
 from xactor_jax.media.video import VideoWriter, check_output
-from xactor_jax.models.renderer import NEUTRAL_BOX
+from xactor_jax.models.renderer import NEUTRAL_BOX, Sampling
 from xactor_jax.progress import progress
 from xactor_jax.release import MotionSampler, PortraitRenderer, open_checkpoint
 
@@ -88,7 +88,7 @@ def perform(
     sampler: MotionSampler,
     *,
     seed: int,
-    steps: int,
+    sampling: Sampling,
     audio_guidance: float,
     stopwatch: Stopwatch,
 ) -> Iterator[UInt8[np.ndarray, "s s 3"]]:
@@ -99,8 +99,41 @@ def perform(
     chunks = stopwatch.timed("motion", acting.chunks(features))
     motion = itertools.islice((latent for chunk in chunks for latent in chunk[0]), len(features))
     box = itertools.repeat(np.array(NEUTRAL_BOX, np.float32))
-    frames = renderer.animate(portrait.picture, motion, box, renderer.noise(noise_key), steps)
+    noise = renderer.noise(noise_key)
+    frames = renderer.animate(portrait.picture, portrait.driving, motion, box, noise, sampling)
     return stopwatch.timed("frames", frames)
+
+
+def add_sampling(parser: Parser) -> None:
+    """The flags that say how frames and motion are drawn."""
+    parser.add_argument("--seed", type=int, default=0, help="another seed acts differently")
+    parser.add_argument("--steps", type=int, help="denoising steps of each frame")
+    parser.add_argument("--motion_guidance", type=float, help="over 1: moves more; 1: none")
+    parser.add_argument("--audio_guidance", type=float, default=2.0, help="1: none")
+
+
+def check_ranges(chosen: Namespace) -> None:
+    """Raise InputError for a sampling flag that is out of range."""
+    for name, lowest, highest in (
+        ("seed", 0, 2**31 - 1),
+        ("steps", 1, 100),
+        ("motion_guidance", 0, 10),
+        ("audio_guidance", 0, 10),
+    ):
+        value = getattr(chosen, name)
+        if value is not None and not lowest <= value <= highest:
+            raise InputError(f"--{name}={value}: use {lowest} to {highest}")
+
+
+def sampling_of(chosen: Namespace, renderer: PortraitRenderer) -> Sampling:
+    """What the flags say, and the checkpoint's own sampling where they say nothing."""
+    own = renderer.config.sampling
+    return Sampling(
+        steps=own.steps if chosen.steps is None else chosen.steps,
+        motion_guidance=(
+            own.motion_guidance if chosen.motion_guidance is None else chosen.motion_guidance
+        ),
+    )
 
 
 def flags(arguments: list[str]) -> Namespace:
@@ -110,17 +143,9 @@ def flags(arguments: list[str]) -> Namespace:
     parser.add_argument("--audio", required=True, help="speech: any audio, or video with sound")
     parser.add_argument("--output", required=True, help="MP4 file to write")
     parser.add_argument("--checkpoint", default="checkpoints/tiny", help="folder of weights")
-    parser.add_argument("--seed", type=int, default=0, help="another seed acts differently")
-    parser.add_argument("--steps", type=int, default=2, help="denoising steps of each frame")
-    parser.add_argument("--audio_guidance", type=float, default=2.0, help="1: none")
+    add_sampling(parser)
     chosen = parser.parse_args(arguments)
-    for name, lowest, highest in (
-        ("seed", 0, 2**31 - 1),
-        ("steps", 1, 100),
-        ("audio_guidance", 0, 10),
-    ):
-        if not lowest <= getattr(chosen, name) <= highest:
-            raise InputError(f"--{name}={getattr(chosen, name)}: use {lowest} to {highest}")
+    check_ranges(chosen)
     check_output(chosen.output)
     return chosen
 
@@ -143,7 +168,7 @@ def main() -> None:
         renderer,
         sampler,
         seed=chosen.seed,
-        steps=chosen.steps,
+        sampling=sampling_of(chosen, renderer),
         audio_guidance=chosen.audio_guidance,
         stopwatch=stopwatch,
     )

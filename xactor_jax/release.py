@@ -25,14 +25,14 @@ from xactor_jax.data.audio_features import MelConfig
 from xactor_jax.diffusion.guidance import guided
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.rollout import Rollout
-from xactor_jax.diffusion.samplers import linear_levels
 from xactor_jax.diffusion.windows import sliding_windows
 from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
-from xactor_jax.models.renderer import Renderer, RendererConfig
+from xactor_jax.models.renderer import Renderer, RendererConfig, Sampling
 from xactor_jax.nn.layers import abstract
 from xactor_jax.state import named_tensors
 
+Seen = tuple[Array, list[Array], Array]  # a portrait's latent, reference tokens and motion latent
 RENDERER_FILE, MOTION_FILE = "renderer.safetensors", "motion.safetensors"
 WINDOW = 16  # frames rendered together, at most; temporal layers have seen a quarter of them before
 
@@ -110,14 +110,15 @@ class PortraitRenderer:
         return self._model(weights).encoder.encode(crops.astype(jnp.float32) / 127.5 - 1)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _see(self, weights: Any, portrait: Array) -> tuple[Array, list[Array]]:
+    def _see(self, weights: Any, portrait: Array, crop: Array) -> Seen:
         model = self._model(weights)
         latent = model.codec.encode(portrait[None].astype(jnp.float32) / 127.5 - 1)
-        return latent, model.reference_tokens(latent)
+        still = model.encoder.encode(crop[None].astype(jnp.float32) / 127.5 - 1)
+        return latent, model.reference_tokens(latent), still
 
-    def see(self, portrait: UInt8[np.ndarray, "h w 3"]) -> tuple[Array, list[Array]]:
-        """The portrait's latent and its reference tokens: once per portrait."""
-        return self._see(self.weights, jnp.asarray(portrait))
+    def see(self, portrait: UInt8[np.ndarray, "h w 3"], crop: UInt8[np.ndarray, "c c 3"]) -> Seen:
+        """What the model knows of a portrait, whose driving crop is `crop`: once per portrait."""
+        return self._see(self.weights, jnp.asarray(portrait), jnp.asarray(crop))
 
     def noise(self, key: PRNGKeyArray) -> Float[Array, "h w c"]:
         """One picture of noise; all frames of a video start from the same."""
@@ -126,39 +127,40 @@ class PortraitRenderer:
 
     def render(
         self,
-        seen: tuple[Array, list[Array]],
+        seen: Seen,
         motion: Float[np.ndarray, "t d"],
         box: Float[np.ndarray, "t 3"],
         noise: Float[Array, "h w c"],
-        steps: int,
+        sampling: Sampling,
     ) -> UInt8[np.ndarray, "t H W 3"]:
         """Frames of the portrait in the given motion: one window."""
-        frames = self._render(steps, self.weights, seen, motion[None], box[None], noise)
+        frames = self._render(sampling, self.weights, seen, motion[None], box[None], noise)
         return np.asarray(frames)
 
     def animate(
         self,
         portrait: UInt8[np.ndarray, "h w 3"],
+        crop: UInt8[np.ndarray, "c c 3"],
         motion: Iterable[Float[np.ndarray, " d"]],
         box: Iterable[Float[np.ndarray, " 3"]],
         noise: Float[Array, "h w c"],
-        steps: int,
+        sampling: Sampling,
     ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """Frames of the portrait, as many as there are of motion and box, in constant memory."""
-        seen, denoiser = self.see(portrait), self.config.denoiser
+        seen, denoiser = self.see(portrait, crop), self.config.denoiser
         size = min(WINDOW, denoiser.max_frames) if denoiser.temporal else WINDOW
         overlap = size // 4 if denoiser.temporal else 0
         rows = (np.concatenate(row) for row in zip(motion, box, strict=False))
         for window, new in sliding_windows(rows, size, overlap):
-            yield from self.render(seen, window[:, :-3], window[:, -3:], noise, steps)[new]
+            yield from self.render(seen, window[:, :-3], window[:, -3:], noise, sampling)[new]
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _render(
-        self, steps: int, weights: Any, seen: Any, motion: Array, box: Array, noise: Array
+        self, sampling: Sampling, weights: Any, seen: Seen, motion: Array, box: Array, noise: Array
     ) -> Array:
-        model, (latent, tokens) = self._model(weights), seen
+        model, (latent, tokens, still) = self._model(weights), seen
         start = jnp.broadcast_to(noise, (1, motion.shape[1], *noise.shape))
-        latents = model.render(start, linear_levels(steps), latent, tokens, motion, box)
+        latents = model.render(start, latent, tokens, motion, box, still, sampling)
         frames = model.codec.decode(rearrange(latents, "b t h w c -> (b t) h w c"))
         return jnp.clip(jnp.round(127.5 * (frames + 1)), 0, 255).astype(jnp.uint8)
 

@@ -91,13 +91,13 @@ class FlatRenderer(PortraitRenderer):
     def encode(self, crops):
         return crops.mean(axis=(1, 2)).max(axis=1, keepdims=True).astype(np.float32)
 
-    def see(self, portrait):
+    def see(self, portrait, crop):
         return portrait
 
     def noise(self, key):
         return None
 
-    def render(self, seen, motion, box, noise, steps):
+    def render(self, seen, motion, box, noise, sampling):
         self.boxes.append(box)
         start = float(seen.mean(axis=(0, 1)).max())
         levels = np.round(start + self.gain * (motion[:, 0] - start))

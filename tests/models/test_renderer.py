@@ -1,6 +1,7 @@
 """The renderer as one model: what its config promises of its output, and one-step rendering."""
 
 import dataclasses
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +10,8 @@ from flax import nnx
 from models.random_weights import compiled, with_random_weights
 
 from xactor_jax.diffusion.processes import Flow
-from xactor_jax.diffusion.samplers import linear_levels
 from xactor_jax.models.motion_encoder import MotionEncoderConfig
-from xactor_jax.models.renderer import Renderer, RendererConfig
+from xactor_jax.models.renderer import Renderer, RendererConfig, Sampling
 from xactor_jax.models.vae import PatchCodecConfig
 from xactor_jax.models.video_unet import UNetConfig
 
@@ -56,6 +56,7 @@ def draw(*shape):
 
 
 Z, REFERENCE, MOTION, BOX = draw(2, 2, 4, 4, 2), draw(2, 4, 4, 2), draw(2, 2, 6), draw(2, 2, 3)
+STILL = draw(2, 6)
 
 
 def make(config=CONFIG):
@@ -72,9 +73,10 @@ def predict(renderer, z, motion, box):
     )
 
 
-def render(renderer, levels):
+def render(renderer, motion, scale):
     tokens = renderer.reference_tokens(REFERENCE)
-    return renderer.render(Z, levels, REFERENCE, tokens, MOTION, BOX)
+    sampling = Sampling(steps=1, motion_guidance=scale)
+    return renderer.render(Z, REFERENCE, tokens, motion, BOX, STILL, sampling)
 
 
 @pytest.fixture(scope="module")
@@ -100,5 +102,13 @@ def test_frames_follow_their_own_motion_and_box(predicted, name):
 
 
 def test_one_step_of_rendering_is_the_prediction_from_noise(predicted):
-    one = compiled(render, make())(linear_levels(1))
+    one = compiled(partial(render, scale=1.0), make())(MOTION)
     np.testing.assert_allclose(one, predicted()[0], atol=1e-4)
+
+
+def test_guidance_goes_on_from_the_references_own_motion(predicted):
+    guided = compiled(partial(render, scale=3.0), make())(MOTION)
+    moved = predicted()[0]
+    still = predicted(motion=np.repeat(STILL[:, None], 2, axis=1))[0]
+    # One step lands on the network's own prediction, in which guidance is linear.
+    np.testing.assert_allclose(guided, still + 3 * (moved - still), atol=1e-3)

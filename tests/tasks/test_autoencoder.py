@@ -15,7 +15,7 @@ from xactor_jax.data.shards import decode_frames, open_shards
 from xactor_jax.errors import InputError
 from xactor_jax.release import PortraitRenderer
 from xactor_jax.tasks import make_task
-from xactor_jax.tasks.autoencoder import centres_of, invariance, reading_error
+from xactor_jax.tasks.autoencoder import centres_of, invariance, reading_error, whiteness
 from xactor_jax.train import train
 
 
@@ -101,6 +101,17 @@ def test_latents_are_centred_by_source():
     for source in (True, False):
         expected[is_footage == source] = motion[is_footage == source].mean(axis=(0, 1))
     np.testing.assert_allclose(centres_of(motion, is_footage), expected, atol=1e-6)
+
+
+def test_whiteness_asks_for_independent_directions_of_one_size():
+    draw = np.random.default_rng(0)
+    rows, _ = np.linalg.qr(draw.normal(size=(12, 4)))
+    white = np.sqrt(12 * 0.3) * rows.reshape(6, 2, 4)  # covariance 0.3 times the identity
+    assert whiteness(jnp.asarray(white), jnp.float32(0.3)) < 1e-6
+    # All of the same power in one direction: covariance diag(1.2, 0, 0, 0).
+    one = np.concatenate([2 * white[..., :1], np.zeros((6, 2, 3))], axis=-1)
+    expected = ((4 - 1) ** 2 + 3) / 4
+    np.testing.assert_allclose(whiteness(jnp.asarray(one), jnp.float32(0.3)), expected, rtol=1e-5)
 
 
 def test_only_clips_of_known_motion_teach_the_reading():

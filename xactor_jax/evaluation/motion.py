@@ -28,7 +28,7 @@ from xactor_jax.evaluation.curves import (
 from xactor_jax.evaluation.mouth import MouthMeter
 from xactor_jax.evaluation.scenes import Scene, footage_clips, scene_of
 from xactor_jax.generate import Portrait, Stopwatch, perform
-from xactor_jax.models.renderer import RendererConfig
+from xactor_jax.models.renderer import RendererConfig, Sampling
 from xactor_jax.progress import progress
 from xactor_jax.release import MotionSampler, PortraitRenderer
 
@@ -47,7 +47,7 @@ def performer(
     sampler: MotionSampler,
     *,
     seed: int,
-    steps: int,
+    sampling: Sampling,
     audio_guidance: float,
 ) -> Perform:
     """Acting and rendering as generation does it."""
@@ -59,7 +59,7 @@ def performer(
             renderer,
             sampler,
             seed=seed,
-            steps=steps,
+            sampling=sampling,
             audio_guidance=audio_guidance,
             stopwatch=Stopwatch(),
         )

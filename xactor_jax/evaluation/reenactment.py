@@ -24,6 +24,7 @@ from xactor_jax.evaluation.pictures import (
     to_signed,
 )
 from xactor_jax.evaluation.scenes import Scene, evenly, renderings, scene_of
+from xactor_jax.models.renderer import Sampling
 from xactor_jax.release import PortraitRenderer
 
 ACTOR_FRAMES = 60  # of each motion, from its middle
@@ -36,15 +37,16 @@ def reenact(
     renderer: PortraitRenderer,
     *,
     seed: int,
-    steps: int,
+    sampling: Sampling,
 ) -> UInt8[np.ndarray, "t s s 3"]:
     """All frames of the driver's performance on the target's first picture."""
     frames = renderer.animate(
         target.pictures[0],
+        target.crops[0],
         renderer.encode(driver.crops),
         driver.box,
         renderer.noise(jax.random.key(seed)),
-        steps,
+        sampling,
     )
     return np.stack(list(frames))
 
@@ -86,7 +88,7 @@ def footage(
     advance: Callable[[int], None],
     *,
     seed: int,
-    steps: int,
+    sampling: Sampling,
 ) -> dict[str, Any]:
     """Held-out clips redrawn from their first frame.
 
@@ -99,7 +101,7 @@ def footage(
     """
     rows, measured, changes = [], [], []
     for scene in scenes:
-        frames = reenact(scene, scene, renderer, seed=seed, steps=steps)
+        frames = reenact(scene, scene, renderer, seed=seed, sampling=sampling)
         rows.append(likeness(frames, scene))
         changes.append((change(frames), change(scene.pictures)))
         measured.append(meter(frames, scene.head_box))
@@ -126,7 +128,7 @@ def across_identities(
     advance: Callable[[int], None],
     *,
     seed: int,
-    steps: int,
+    sampling: Sampling,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Actors driven by another identity's rendering of a motion; the truth is their own.
 
@@ -152,7 +154,7 @@ def across_identities(
         first = max((length - ACTOR_FRAMES) // 2, 1)
         chosen = [0, *range(first, min(first + ACTOR_FRAMES, length))]
         target, driver = (scene_of(clip, renderer.config, chosen) for clip in clips)
-        frames = reenact(target, driver, renderer, seed=seed, steps=steps)
+        frames = reenact(target, driver, renderer, seed=seed, sampling=sampling)
         rows.append(likeness(frames, target))
         middle = len(frames) // 2
         strip["reference"].append(target.pictures[0])

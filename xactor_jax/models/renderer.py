@@ -15,14 +15,27 @@ from einops import rearrange, repeat
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from xactor_jax.diffusion.guidance import guided
 from xactor_jax.diffusion.processes import Flow
-from xactor_jax.diffusion.samplers import euler
+from xactor_jax.diffusion.samplers import euler, linear_levels
 from xactor_jax.models.motion_encoder import MotionEncoder, MotionEncoderConfig
 from xactor_jax.models.vae import PatchCodec, PatchCodecConfig
 from xactor_jax.models.video_unet import UNet, UNetConfig
 from xactor_jax.nn.layers import Linear
 
 NEUTRAL_BOX = (0.0, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How frames are made from noise.
+
+    Guidance is X-NeMo's in its motion alone: what the unconditional half sees instead is the
+    reference's own motion (bytedance/x-nemo-inference src/pipelines).
+    """
+
+    steps: int = 2
+    motion_guidance: float = 1.0  # 1: none
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +50,7 @@ class RendererConfig:
     flow: Flow = Flow()
     stack_reference: bool = False  # the reference latent joins the noisy one on the channels
     from_reference: bool = False  # a sample prediction is a change of the reference latent
+    sampling: Sampling = Sampling()  # by default
     motion_maps: int = 0  # channels that a linear map of the motion tokens adds to the noisy latent
 
 
@@ -127,16 +141,33 @@ class Renderer(nnx.Module):
     def render(
         self,
         noise: Float[Array, "b t h w c"],
-        levels: Float[Array, " steps+1"],
         reference: Float[Array, "b h w c"],
         tokens: Sequence[Float[Array, "b n d"]],
         motion: Float[Array, "b t m"],
         box: Float[Array, "b t 3"],
+        still: Float[Array, "b m"],
+        sampling: Sampling,
     ) -> Float[Array, "b t h w c"]:
-        """Frames' latents from noise, along falling noise levels."""
+        """Frames' latents from noise.
+
+        Args:
+          noise, reference, tokens, motion, box: as `predict` takes them.
+          still: the reference's own motion latent.
+        """
+        scale = sampling.motion_guidance
+        own = jnp.broadcast_to(still[:, None], motion.shape)
+        # With and without the motion, as one batch.
+        motions = [motion] if scale == 1 else [motion, own]
+
+        def repeated(x: Array) -> Array:
+            return jnp.concatenate([x] * len(motions))
+
+        known = repeated(reference), [repeated(each) for each in tokens]
 
         def denoise(z, level):
-            levels_of_batch = jnp.full(len(z), level)
-            return self.predict(z, levels_of_batch, reference, tokens, motion, box)
+            levels = jnp.full(len(motions) * len(z), level)
+            driven = jnp.concatenate(motions)
+            output = self.predict(repeated(z), levels, *known, driven, repeated(box))
+            return output if scale == 1 else guided(*jnp.split(output, 2), scale)
 
-        return euler(denoise, noise, levels, self.config.flow)
+        return euler(denoise, noise, linear_levels(sampling.steps), self.config.flow)

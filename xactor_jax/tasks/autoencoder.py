@@ -55,6 +55,7 @@ class AutoencoderLoss:
     decoder: float = 1.0  # weight of the face decoder's picture
     invariance: float = 0.005  # weight of the distance between two crops of one motion
     centre: float = 0.0  # weight of the squared mean latent of footage, and of actors
+    whiteness: float = 0.0  # weight of the latents' covariance against the identity
     truth: float = 0.0  # weight of reading the actors' expression and head pose off the latent
     codec: float = 1.0  # weight of the codec's own reconstruction
 
@@ -70,7 +71,6 @@ class AutoencoderTask:
             latent=self.renderer.encoder.latent, **config.face_decoder.to_dict()
         )
         self.weights = build(AutoencoderLoss, config.loss.to_dict())
-        self.steps = config.sample_steps
         self.weights_dtype = config.weights_dtype
         data = FaceExampleConfig(
             image_size=self.renderer.image_size,
@@ -155,6 +155,7 @@ class AutoencoderTask:
         losses = {
             "invariance": invariance(motion, again, variance),
             "centre": jnp.mean(centres**2),
+            "whiteness": whiteness(motion - centres[:, None], variance),
         }
         deviation = jnp.sqrt(jax.lax.stop_gradient(variance))
         noise = jax.random.normal(latent_key, motion.shape)
@@ -208,7 +209,7 @@ class AutoencoderTask:
     def _render(self, params: Any, frozen: Any, key: PRNGKeyArray) -> Render:
         render = jax.jit(
             lambda params, frozen, batch: render_examples(
-                self._merge(params, frozen).renderer, batch, self.steps, key
+                self._merge(params, frozen).renderer, batch, key
             )
         )
         return lambda batch: np.asarray(render(params, frozen, jax.device_put(batch)))
@@ -249,6 +250,17 @@ def invariance(
     The variance takes part in the gradient: shrinking every latent must gain nothing.
     """
     return jnp.mean((motion[:, : again.shape[1]] - again) ** 2) / (variance + 1e-12)
+
+
+def whiteness(motion: Float[Array, "b t d"], variance: Float[Array, ""]) -> Float[Array, ""]:
+    """How far the covariance of centred latents is from `variance` times the identity.
+
+    Otherwise the latent keeps to the one or two directions that it found first, mostly the mouth.
+    The covariance term of VICReg (Bardes et al., arXiv 2105.04906), with its diagonal.
+    """
+    rows = rearrange(motion, "b t d -> (b t) d") / jnp.sqrt(variance + 1e-12)
+    covariance = rows.T @ rows / len(rows)
+    return jnp.sum((covariance - jnp.eye(rows.shape[1])) ** 2) / rows.shape[1]
 
 
 def reading_error(

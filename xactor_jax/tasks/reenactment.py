@@ -13,7 +13,6 @@ from einops import rearrange
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from xactor_jax.data.examples import FaceExamples
-from xactor_jax.diffusion.samplers import linear_levels
 from xactor_jax.evaluation.pictures import (
     mouth_mask,
     peak_signal_to_noise,
@@ -43,20 +42,22 @@ def encode_motion(renderer: Renderer, crops: Array) -> Float[Array, "b t d"]:
 
 
 def render_examples(
-    renderer: Renderer, batch: Batch, steps: int, key: PRNGKeyArray
+    renderer: Renderer, batch: Batch, key: PRNGKeyArray
 ) -> Float[Array, "b t h w 3"]:
     """Targets of examples, in [-1, 1], all frames of an example from one picture of noise."""
     reference = encode_latents(renderer, batch["reference"][:, None])[:, 0]
     motion = encode_motion(renderer, batch["driving"])
+    still = encode_motion(renderer, batch["reference_driving"][:, None])[:, 0]
     b, t = motion.shape[:2]
     noise = jax.random.normal(key, (b, 1, *reference.shape[1:]))
     latents = renderer.render(
         jnp.broadcast_to(noise, (b, t, *reference.shape[1:])),
-        linear_levels(steps),
         reference,
         renderer.reference_tokens(reference),
         motion,
         batch["box"],
+        still,
+        renderer.config.sampling,
     )
     frames = renderer.codec.decode(rearrange(latents, "b t h w c -> (b t) h w c"))
     return rearrange(frames, "(b t) h w c -> b t h w c", t=t)

@@ -61,7 +61,6 @@ class VideoTask:
         )
         self.renderer = dataclasses.replace(image, denoiser=denoiser)
         self.weights = build(VideoLoss, config.loss.to_dict())
-        self.steps = config.sample_steps
         self.weights_dtype = config.weights_dtype
         self.frozen = {"params": arrays["params"]["renderer"], "statistics": arrays["statistics"]}
         data = FaceExampleConfig(
@@ -126,9 +125,7 @@ class VideoTask:
 
     def _render(self, params: Any, frozen: Any, key: PRNGKeyArray):
         render = jax.jit(
-            lambda params, frozen, batch: render_examples(
-                self._merge(params, frozen), batch, self.steps, key
-            )
+            lambda params, frozen, batch: render_examples(self._merge(params, frozen), batch, key)
         )
         return lambda batch: np.asarray(render(params, frozen, jax.device_put(batch)))
 
