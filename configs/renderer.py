@@ -51,7 +51,7 @@ def renderer(size: str) -> dict[str, Any]:
             "motion_feed_forward": 1,
             "pooled_motion": 128,
         },
-        "sampling": {"steps": 1, "motion_guidance": 1.5},
+        "sampling": {"steps": 1, "motion_guidance": 1.75},
         "flow": {"prediction": "sample", "floor": 0.3},
         "stack_reference": True,
         "from_reference": True,

@@ -1,4 +1,4 @@
-"""Rectified flow: the conversions undo one another and the two predictions share one loss."""
+"""Rectified flow and denoising diffusion: the conversions undo one another."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xactor_jax.diffusion.guidance import guided
-from xactor_jax.diffusion.processes import Flow, expand
+from xactor_jax.diffusion.processes import DDPM, Flow, expand
 
 DRAW = np.random.default_rng(0)
 X, NOISE = (DRAW.normal(size=(2, 5, 3)).astype(np.float32) for _ in range(2))
@@ -86,3 +86,60 @@ def test_guidance_goes_from_unconditional_over_conditional_and_beyond():
     np.testing.assert_array_equal(guided(with_it, without, 1.0), with_it)
     np.testing.assert_array_equal(guided(with_it, without, 0.0), without)
     np.testing.assert_array_equal(guided(with_it, without, 2.5), [2.5, 7.0])
+
+
+DDPM_LEVEL = np.array([0, 0.001, 0.1, 0.25, 0.5, 0.75, 0.9, 0.953, 0.999], np.float32)
+DATA, DDPM_NOISE = DRAW.normal(size=(2, 9, 3)).astype(np.float32)
+
+
+def test_the_schedule_ends_noisier_than_that_of_stable_diffusion():
+    # Products of the published schedule, to the digits that are given.
+    timesteps = [1, 100, 250, 500, 750, 900, 953, 999]
+    expected = [0.99829, 0.8840, 0.6153, 0.1689, 0.01384, 1.458e-3, 5.636e-4, 2.300e-4]
+    np.testing.assert_allclose(DDPM().alpha_bar[timesteps], expected, rtol=5e-4)
+    assert DDPM().alpha_bar[0] == pytest.approx(1 - 0.00085)
+    # Stable Diffusion's own, with which its decoders were trained, keeps twenty times as much.
+    np.testing.assert_allclose(DDPM(beta_end=0.012).alpha_bar[999], 4.66e-3, rtol=5e-4)
+
+
+def test_a_tenth_of_the_timesteps_covers_the_same_levels():
+    coarse = DDPM(timesteps=10)
+    signal, noise = coarse.scales(np.float32(0.3), np.ones(()))
+    np.testing.assert_allclose(signal**2, coarse.alpha_bar[3], rtol=1e-6)
+    np.testing.assert_allclose(signal**2 + noise**2, 1, rtol=1e-6)
+
+
+def test_noise_keeps_the_variance_of_unit_data():
+    z = DDPM().corrupt(DATA, DDPM_NOISE, DDPM_LEVEL)
+    signal, noise = DDPM().scales(DDPM_LEVEL, DATA)
+    np.testing.assert_allclose(signal**2 + noise**2, 1, rtol=1e-6)
+    alpha_bar = DDPM().alpha_bar[np.round(1000 * DDPM_LEVEL).astype(int), None]
+    expected = np.sqrt(alpha_bar) * DATA + np.sqrt(1 - alpha_bar) * DDPM_NOISE
+    np.testing.assert_allclose(z, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_noise_gives_back_the_data_and_costs_nothing():
+    z = DDPM().corrupt(DATA, DDPM_NOISE, DDPM_LEVEL)
+    # One over the signal's scale multiplies the rounding of z: up to 66 times 2e-7.
+    np.testing.assert_allclose(DDPM().sample(DDPM_NOISE, z, DDPM_LEVEL), DATA, atol=3e-5)
+    assert np.all(DDPM().squared_error(DDPM_NOISE, DATA, DDPM_NOISE, DDPM_LEVEL) == 0)
+    error = DDPM().squared_error(DDPM_NOISE + 0.5, DATA, DDPM_NOISE, DDPM_LEVEL)
+    np.testing.assert_allclose(error, 0.25, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_clean_data_is_finite_and_single_precision_at_the_first_step(dtype):
+    z, output = (jnp.asarray(1e3 * each[7], dtype) for each in (DATA, DDPM_NOISE))
+    sample = DDPM().sample(output, z, jnp.float32(0.953))
+    assert sample.dtype == jnp.float32
+    alpha_bar = DDPM().alpha_bar[953]
+    z, output = np.asarray(z, np.float64), np.asarray(output, np.float64)
+    expected = (z - np.sqrt(1 - alpha_bar) * output) / np.sqrt(alpha_bar)
+    assert np.abs(expected).max() > 20_000  # half precision ends at 65504
+    np.testing.assert_allclose(sample, expected, rtol=1e-5, atol=0.1)
+
+
+def test_every_level_means_its_nearest_timestep():
+    levels = np.array([0.0004, 0.9528, 0.9531, 1.0], np.float32)
+    signal, _ = DDPM().scales(levels, levels)
+    np.testing.assert_allclose(signal**2, DDPM().alpha_bar[[0, 953, 953, 999]], rtol=1e-6)

@@ -203,8 +203,8 @@ class FaceExamples:
             "box": relative_box(head_box[1:], head_box[0]),
             "head_box": head_box[1:],
             "truth": truth_of(clip)[frames],
-            "has_truth": np.bool_(has_truth(clip)),
-            "is_footage": np.bool_(clip.source == "footage"),
+            "has_truth": np.asarray(has_truth(clip)),
+            "is_footage": np.asarray(clip.source == "footage"),
         }
 
     def truth_statistics(self, segments: int) -> tuple[np.ndarray, np.ndarray]:

@@ -77,7 +77,7 @@ class MotionTransformer(nnx.Module):
           noise_level: in [0, 1].
           positions: frame numbers of the tokens within the context (rotary position).
           mask: which tokens each token sees.
-          audio: audio features, one a frame.
+          audio: audio features, one a frame, from one audio window before the first position on.
           audio_heard: which audio frames each token hears; one that hears none hears a learned
             silence, which is also what training drops audio to.
           reference, reference_seen: the portrait's own latent, or False to do without.
@@ -95,8 +95,12 @@ class MotionTransformer(nnx.Module):
         heard = jnp.concatenate([nothing, heard], axis=1)
         silence = ~jnp.any(audio_heard, axis=-1, keepdims=True)
         audio_mask = jnp.concatenate([silence, audio_heard], axis=-1)
+        # Where in its window a token finds each audio frame.
+        frame = positions - jnp.min(positions, axis=1, keepdims=True)
+        place = jnp.arange(audio.shape[1]) - frame[:, :, None]
+        place = jnp.clip(place, 0, 2 * c.audio_window)
         for block in self.blocks:
-            x = block(x, condition, positions, mask, heard, audio_mask)
+            x = block(x, condition, positions, mask, heard, audio_mask, place)
         shift, scale = jnp.split(self.modulation_out(condition), 2, axis=-1)
         return self.latent_out(modulate(self.norm_out(x), shift, scale)).astype(jnp.float32)
 
@@ -118,19 +122,34 @@ class Block(nnx.Module):
         self.self_attention = RotaryAttention(c, rngs=rngs)
         self.audio_norm = layer_norm(c.width, rngs)
         self.audio_attention = MultiHeadAttention(c.width, c.heads, dtype=dtype, rngs=rngs)
+        self.audio_place = nnx.Param(spread_over_window(c.heads, c.audio_window))
         self.norm2 = layer_norm(c.width, rngs, affine=False)
         self.hidden = linear(c.width, c.feed_forward * c.width)
         self.out = linear(c.feed_forward * c.width, c.width)
 
-    def __call__(self, x, condition, positions, mask, heard, audio_mask):
+    def __call__(self, x, condition, positions, mask, heard, audio_mask, place):
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(
             self.modulation(condition), 6, axis=-1
         )
         h = modulate(self.norm1(x), shift1, scale1)
         x = x + gate1 * self.self_attention(h, positions, mask)
-        x = x + self.audio_attention(self.audio_norm(x), heard, audio_mask[:, None])
+        bias = rearrange(self.audio_place[...][:, place], "heads b n a -> b heads n a")
+        bias = jnp.pad(bias, [(0, 0), (0, 0), (0, 0), (1, 0)])  # silence has no place
+        x = x + self.audio_attention(
+            self.audio_norm(x), heard, audio_mask[:, None], bias.astype(x.dtype)
+        )
         h = modulate(self.norm2(x), shift2, scale2)
         return x + gate2 * self.out(nnx.gelu(self.hidden(h)))
+
+
+def spread_over_window(heads: int, reach: int) -> Float[Array, "heads window"]:
+    """First biases of audio attention, by place in the window: each head begins around its own.
+
+    Audio frames have no positions; without these a token could not tell its own from the others.
+    Learned biases by distance are T5's (Raffel et al., arXiv 1910.10683); this start is ours.
+    """
+    middle = jnp.linspace(0, 2 * reach, heads) if heads > 1 else jnp.full(1, float(reach))
+    return -jnp.abs(jnp.arange(2 * reach + 1) - middle[:, None])
 
 
 class RotaryAttention(nnx.Module):

@@ -168,6 +168,6 @@ class Renderer(nnx.Module):
             levels = jnp.full(len(motions) * len(z), level)
             driven = jnp.concatenate(motions)
             output = self.predict(repeated(z), levels, *known, driven, repeated(box))
-            return output if scale == 1 else guided(*jnp.split(output, 2), scale)
+            return output if scale == 1 else guided(output[: len(z)], output[len(z) :], scale)
 
         return euler(denoise, noise, linear_levels(sampling.steps), self.config.flow)

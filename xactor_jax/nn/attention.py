@@ -15,15 +15,19 @@ def attention(
     key: Float[Array, "b k heads d"],
     value: Float[Array, "b k heads d"],
     mask: Bool[Array, "#b #1 #q k"] | None = None,
+    bias: Float[Array, "b heads q k"] | None = None,
 ) -> Float[Array, "b q heads d"]:
-    """Scaled dot-product attention; where the mask is False nothing is seen. Softmax in fp32."""
-    return jax.nn.dot_product_attention(query, key, value, mask=mask)
+    """Scaled dot-product attention; where the mask is False nothing is seen. Softmax in fp32.
+
+    A bias is added to the scores.
+    """
+    return jax.nn.dot_product_attention(query, key, value, bias, mask)
 
 
 class MultiHeadAttention(nnx.Module):
     """Projections around `attention`: queries from `width`, keys and values from `key_width`.
 
-    No bias on queries, keys and values, bias on the output (diffusers Attention).
+    Without `bias` only the output has one (diffusers Attention).
     """
 
     def __init__(
@@ -32,14 +36,15 @@ class MultiHeadAttention(nnx.Module):
         heads: int,
         *,
         key_width: int | None = None,
+        bias: bool = False,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.heads = heads
         key_width = key_width or width
-        self.to_q = Linear(width, width, use_bias=False, dtype=dtype, rngs=rngs)
-        self.to_k = Linear(key_width, width, use_bias=False, dtype=dtype, rngs=rngs)
-        self.to_v = Linear(key_width, width, use_bias=False, dtype=dtype, rngs=rngs)
+        self.to_q = Linear(width, width, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.to_k = Linear(key_width, width, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.to_v = Linear(key_width, width, use_bias=bias, dtype=dtype, rngs=rngs)
         self.to_out = Linear(width, width, dtype=dtype, rngs=rngs)
 
     def __call__(
@@ -47,10 +52,11 @@ class MultiHeadAttention(nnx.Module):
         x: Float[Array, "b q d"],
         context: Float[Array, "b k c"] | None = None,
         mask: Bool[Array, "#b #1 #q k"] | None = None,
+        bias: Float[Array, "b heads q k"] | None = None,
     ) -> Float[Array, "b q d"]:
         context = x if context is None else context
         b, q, d = x.shape
         query = self.to_q(x).reshape(b, q, self.heads, -1)
         key = self.to_k(context).reshape(b, context.shape[1], self.heads, -1)
         value = self.to_v(context).reshape(b, context.shape[1], self.heads, -1)
-        return self.to_out(attention(query, key, value, mask).reshape(b, q, d))
+        return self.to_out(attention(query, key, value, mask, bias).reshape(b, q, d))

@@ -28,33 +28,44 @@ class GatedFeedForward(nnx.Module):
 
 
 class ResnetBlock(nnx.Module):
-    """Two 3x3 convolutions with the noise level added between them (diffusers ResnetBlock2D)."""
+    """Two convolutions with the noise level added between them (diffusers ResnetBlock2D).
+
+    Without an `embedding` width it knows no noise level. Sides of `kernel` are odd.
+    """
 
     def __init__(
         self,
         channels: int,
         out_channels: int,
-        embedding: int,
+        embedding: int | None,
         groups: int,
         *,
+        kernel: tuple[int, int] = (3, 3),
+        epsilon: float = 1e-5,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        def conv(inside: int, outside: int, size: int) -> nnx.Conv:
-            return Conv(inside, outside, (size, size), padding=size // 2, dtype=dtype, rngs=rngs)
+        def conv(inside: int, outside: int, size: tuple[int, int]) -> nnx.Conv:
+            padding = [(side // 2, side // 2) for side in size]
+            return Conv(inside, outside, size, padding=padding, dtype=dtype, rngs=rngs)
 
-        self.norm1 = group_norm(channels, groups, 1e-5, rngs)
-        self.conv1 = conv(channels, out_channels, 3)
-        self.time_emb_proj = Linear(embedding, out_channels, dtype=dtype, rngs=rngs)
-        self.norm2 = group_norm(out_channels, groups, 1e-5, rngs)
-        self.conv2 = conv(out_channels, out_channels, 3)
-        self.shortcut = None if channels == out_channels else conv(channels, out_channels, 1)
+        self.norm1 = group_norm(channels, groups, epsilon, rngs)
+        self.conv1 = conv(channels, out_channels, kernel)
+        self.time_emb_proj = (
+            Linear(embedding, out_channels, dtype=dtype, rngs=rngs) if embedding else None
+        )
+        self.norm2 = group_norm(out_channels, groups, epsilon, rngs)
+        self.conv2 = conv(out_channels, out_channels, kernel)
+        self.shortcut = None if channels == out_channels else conv(channels, out_channels, (1, 1))
 
     def __call__(
-        self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"]
+        self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"] | None = None
     ) -> Float[Array, "b h w d"]:
         h = self.conv1(nnx.silu(self.norm1(x)))
-        h = h + self.time_emb_proj(nnx.silu(embedding))[:, None, None]
+        if self.time_emb_proj is not None:
+            if embedding is None:
+                raise ValueError("this block needs the embedding of a noise level")
+            h = h + self.time_emb_proj(nnx.silu(embedding))[:, None, None]
         h = self.conv2(nnx.silu(self.norm2(h)))
         return h + (x if self.shortcut is None else self.shortcut(x))
 

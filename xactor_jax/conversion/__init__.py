@@ -1,0 +1,1 @@
+"""Published weights, read without running anything, under this package's names."""
