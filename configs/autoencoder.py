@@ -5,9 +5,9 @@ networks', batch and learning rate those of two systems descended from it, the r
 
     python -m xactor_jax.main --config=configs/autoencoder.py:tiny --workdir=runs/autoencoder
 
-On two CPU cores tiny does 2.5 steps a second. A first training of 7202 steps and one of 6200 that went
-on from it (MODEL_CARD.md) rendered the mouths of held-out footage 1.2 dB, and those of actors 2.9 dB,
-above the repeated reference.
+On two CPU cores tiny does 2.5 steps a second. A first training of 7202 steps and one of 6200 that
+went on from it (MODEL_CARD.md) rendered the mouths of held-out footage 1.2 dB, and those of actors
+2.9 dB, above the repeated reference.
 """
 
 from ml_collections import ConfigDict

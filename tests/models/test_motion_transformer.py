@@ -75,6 +75,16 @@ def assert_exactly(influence, expected):
     assert np.all(influence[expected] > 1e-6)
 
 
+def test_audio_frames_are_told_apart_by_their_place(forward):
+    order = np.arange(TOKENS)
+    order[[5, 6]] = 6, 5
+    swapped = np.abs(
+        forward(mask=ALONE, audio=INPUTS.audio[order]).output - forward(mask=ALONE).output
+    )
+    # Token 4 hears frames 2 to 6, the same ones in both.
+    assert swapped[4].max() > 1e-3
+
+
 def test_chunks_are_dense_inside_and_causal_across(forward):
     got = forward(mask=np.asarray(chunk_causal_mask(TOKENS, CHUNK)))
     chunk = np.arange(TOKENS) // CHUNK

@@ -15,7 +15,7 @@ from xactor_jax.data.shards import decode_frames, open_shards
 from xactor_jax.errors import InputError
 from xactor_jax.release import PortraitRenderer
 from xactor_jax.tasks import make_task
-from xactor_jax.tasks.autoencoder import centres_of, invariance, reading_error, whiteness
+from xactor_jax.tasks.autoencoder import balance, centres_of, invariance, reading_error, whiteness
 from xactor_jax.train import train
 
 
@@ -112,6 +112,13 @@ def test_whiteness_asks_for_independent_directions_of_one_size():
     one = np.concatenate([2 * white[..., :1], np.zeros((6, 2, 3))], axis=-1)
     expected = ((4 - 1) ** 2 + 3) / 4
     np.testing.assert_allclose(whiteness(jnp.asarray(one), jnp.float32(0.3)), expected, rtol=1e-5)
+
+
+def test_sources_count_inversely_to_what_copying_the_reference_misses():
+    errors, is_footage = np.array([8.0, 1.0, 3.0]), np.array([False, True, True])
+    actors, footage = balance(errors, is_footage)
+    np.testing.assert_allclose([actors * 8, footage * 2], [4, 4], rtol=1e-6)  # sqrt(8 * 2)
+    np.testing.assert_array_equal(balance(errors, np.zeros(3, bool)), [1, 1])
 
 
 def test_only_clips_of_known_motion_teach_the_reading():

@@ -135,7 +135,7 @@ class AutoencoderTask:
     def loss(
         self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """Velocity loss of the targets, plus the face decoder, invariance and codec losses."""
+        """Velocity loss of the targets, and those of the latent, the face decoder and the codec."""
         models, weights = self._merge(params, frozen), self.weights
         renderer = models.renderer
         level_key, noise_key, latent_key, box_key, drop_key, codec_key = jax.random.split(key, 6)
@@ -280,8 +280,8 @@ def balance(
 ) -> Float[np.ndarray, " 2"]:
     """Weights of actors and of footage, inverse to the mean error of copying the reference.
 
-    Actors turn their heads: their squared errors are ten times those of footage, whose mouths would
-    count for nothing. The product of the weights is one.
+    Actors turn their heads: their squared errors were four to seven times those of footage, whose
+    mouths would count for little. The product of the weights is one.
     """
     found = [copying[is_footage == source] for source in (False, True)]
     if not all(len(errors) and errors.mean() > 0 for errors in found):
