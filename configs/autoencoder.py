@@ -24,7 +24,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.face_decoder = ConfigDict({"grid": 4, "channels": (128, 64, 32)})
     config.loss = ConfigDict(
         {
-            "level_mean": 1.5,
+            "level_mean": 2.5,
             "level_deviation": 1.2,
             "mouth": 8.0,
             "latent_noise": 0.05,
@@ -34,8 +34,9 @@ def get_config(size: str = "full") -> ConfigDict:
             "invariance": 0.05,
             "centre": 0.05,
             "whiteness": 0.01,
-            "truth": 0.1,
+            "truth": 0.3,
             "codec": 1.0,
+            "least_copying": 0.3,
         }
     )
     config.data = ConfigDict(
@@ -49,13 +50,13 @@ def get_config(size: str = "full") -> ConfigDict:
         }
     )
     if size == "tiny":
-        config.steps, config.batch_size = 6_200, 6
+        config.steps, config.batch_size = 9_000, 4
         config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
         config.read_threads, config.weights_dtype = 2, "float16"
         config.face_decoder.channels = (96, 48, 24)
         config.loss.drop_condition = 0.0
         config.data.kept_segments = 2_000
-        config.data.targets = 2  # many small steps teach such a network more than few large ones
+        config.data.targets = 3  # many small steps teach such a network more than few large ones
         config.optimizer.update(
             {
                 "learning_rate": 1e-3,

@@ -24,7 +24,7 @@ def renderer(size: str) -> dict[str, Any]:
         "view_scale": 1.6,
         "codec": {"factor": 8, "channels": 32, "hidden": 64, "scale": 0.5},
         "encoder": {
-            "image_size": 64,
+            "image_size": 80,
             "channels": (16, 32, 48),
             "hourglass_depth": 2,
             "attention_width": 64,
@@ -49,7 +49,6 @@ def renderer(size: str) -> dict[str, Any]:
             "image_token": 0,
             "motion_token": 16,
             "motion_feed_forward": 1,
-            "pooled_motion": 128,
         },
         "sampling": {"steps": 1, "motion_guidance": 1.75},
         "flow": {"prediction": "sample", "floor": 0.3},

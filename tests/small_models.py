@@ -130,7 +130,6 @@ _RENDERER = {
         "feed_forward": 1,
         "motion_token": 8,
         "motion_feed_forward": 1,
-        "pooled_motion": 16,
     },
 }
 

@@ -42,11 +42,11 @@ CONFIG = RendererConfig(
         image_token=0,
         motion_token=4,
         motion_feed_forward=1,
-        pooled_motion=8,
     ),
     flow=Flow(prediction="sample"),
     stack_reference=True,
     from_reference=True,
+    motion_maps=2,
 )
 DRAW = np.random.default_rng(0)
 
@@ -63,13 +63,14 @@ def make(config=CONFIG):
     return with_random_weights(lambda rngs: Renderer(config, rngs=rngs))
 
 
-def predict(renderer, z, motion, box):
+def predict(renderer, z, motion, box, still):
     """The prediction, and that of the same weights which is no change of the reference."""
     graph, _ = nnx.split(make(dataclasses.replace(CONFIG, from_reference=False)))
     plain = nnx.merge(graph, nnx.state(renderer))
     tokens = renderer.reference_tokens(REFERENCE)
     return tuple(
-        each.predict(z, jnp.ones(2), REFERENCE, tokens, motion, box) for each in (renderer, plain)
+        each.predict(z, jnp.ones(2), REFERENCE, tokens, motion, box, still)
+        for each in (renderer, plain)
     )
 
 
@@ -82,7 +83,7 @@ def render(renderer, motion, scale):
 @pytest.fixture(scope="module")
 def predicted():
     forward = compiled(predict, make())
-    return lambda z=Z, motion=MOTION, box=BOX: forward(z, motion, box)
+    return lambda z=Z, motion=MOTION, box=BOX, still=STILL: forward(z, motion, box, still)
 
 
 def test_the_output_may_be_a_change_of_the_reference(predicted):
@@ -99,6 +100,14 @@ def test_frames_follow_their_own_motion_and_box(predicted, name):
     assert np.abs(after[0, 1] - before[0, 1]).max() > 1e-3
     np.testing.assert_array_equal(after[0, 0], before[0, 0])
     np.testing.assert_array_equal(after[1], before[1])
+
+
+def test_the_network_is_told_the_references_own_motion(predicted):
+    before, still = predicted()[0], STILL.copy()
+    still[1] += draw(6)
+    after = predicted(still=still)[0]
+    assert np.abs(after[1] - before[1]).max() > 1e-3
+    np.testing.assert_array_equal(after[0], before[0])
 
 
 def test_one_step_of_rendering_is_the_prediction_from_noise(predicted):

@@ -15,7 +15,14 @@ from xactor_jax.data.shards import decode_frames, open_shards
 from xactor_jax.errors import InputError
 from xactor_jax.release import PortraitRenderer
 from xactor_jax.tasks import make_task
-from xactor_jax.tasks.autoencoder import balance, centres_of, invariance, reading_error, whiteness
+from xactor_jax.tasks.autoencoder import (
+    by_source,
+    centres_of,
+    frame_weights,
+    invariance,
+    reading_error,
+    whiteness,
+)
 from xactor_jax.train import train
 
 
@@ -114,11 +121,20 @@ def test_whiteness_asks_for_independent_directions_of_one_size():
     np.testing.assert_allclose(whiteness(jnp.asarray(one), jnp.float32(0.3)), expected, rtol=1e-5)
 
 
-def test_sources_count_inversely_to_what_copying_the_reference_misses():
-    errors, is_footage = np.array([8.0, 1.0, 3.0]), np.array([False, True, True])
-    actors, footage = balance(errors, is_footage)
-    np.testing.assert_allclose([actors * 8, footage * 2], [4, 4], rtol=1e-6)  # sqrt(8 * 2)
-    np.testing.assert_array_equal(balance(errors, np.zeros(3, bool)), [1, 1])
+def test_frames_count_inversely_to_what_copying_the_reference_misses():
+    copying = np.array([[8.0, 8.0], [1.0, 2.0], [3.0, 2.0]])
+    is_footage = np.array([False, True, True])
+    usual = by_source(copying, is_footage)
+    np.testing.assert_array_equal(usual, [8, 2])
+    np.testing.assert_array_equal(by_source(copying, np.zeros(3, bool)), [1, 1])
+    # The same share of it counts the same, whatever the source and the frame.
+    free = frame_weights(copying, usual, is_footage, 0.0)
+    np.testing.assert_allclose(free * copying, 4, rtol=1e-6)  # sqrt(8 * 2)
+    held = frame_weights(copying, usual, is_footage, 0.5)
+    np.testing.assert_allclose(held[[0, 1, 2], [0, 1, 1]], [4 / 8, 4 / 2, 4 / 2], rtol=1e-6)
+    # A frame like its reference counts for no more than (1 + least) / least.
+    nothing = frame_weights(np.zeros((1, 1)), usual, np.array([True]), 0.5)
+    np.testing.assert_allclose(nothing, 3 * 4 / 2, rtol=1e-6)
 
 
 def test_only_clips_of_known_motion_teach_the_reading():

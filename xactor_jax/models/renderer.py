@@ -1,8 +1,9 @@
 """The renderer: motion encoder, codec, reference network and denoiser, as one model.
 
 What X-NeMo's pipeline joins (bytedance/x-nemo-inference src/pipelines), with additions that are
-fields of the config and help a small network: the reference latent and linear maps of the motion
-may be stacked on the noisy latent, and a prediction of the sample may be a change of the reference.
+fields of the config and help a small network: the reference latent may be stacked on the noisy one,
+a prediction of the sample may be a change of the reference, and the network may be told how the
+motion differs from the reference's own, which otherwise it must see in the reference's picture.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class RendererConfig:
     stack_reference: bool = False  # the reference latent joins the noisy one on the channels
     from_reference: bool = False  # a sample prediction is a change of the reference latent
     sampling: Sampling = Sampling()  # by default
-    motion_maps: int = 0  # channels that a linear map of the motion tokens adds to the noisy latent
+    motion_maps: int = 0  # channels of a linear map of the motion's change, stacked likewise
 
 
 class Renderer(nnx.Module):
@@ -59,11 +60,14 @@ class Renderer(nnx.Module):
 
     def __init__(self, config: RendererConfig, *, rngs: nnx.Rngs):
         self.config = config
-        channels = config.codec.channels
+        channels, encoder, maps = config.codec.channels, config.encoder, config.motion_maps
+        change = encoder.latent + len(NEUTRAL_BOX)
+        pooled = encoder.tokens * encoder.token_width + change
         denoiser = dataclasses.replace(
             config.denoiser,
-            in_channels=channels * (2 if config.stack_reference else 1) + config.motion_maps,
+            in_channels=channels * (2 if config.stack_reference else 1) + maps,
             out_channels=channels,
+            pooled_motion=pooled if maps else 0,
         )
         reference = dataclasses.replace(
             config.denoiser,
@@ -77,11 +81,8 @@ class Renderer(nnx.Module):
         self.encoder = MotionEncoder(config.encoder, rngs=rngs)
         self.reference_network = UNet(reference, rngs=rngs)
         self.denoiser = UNet(denoiser, rngs=rngs)
-        encoder, maps = config.encoder, config.motion_maps
         self.motion_maps = (
-            Linear(encoder.tokens * encoder.token_width, self.latent_size**2 * maps, rngs=rngs)
-            if maps
-            else None
+            Linear(change, self.latent_size**2 * maps, use_bias=False, rngs=rngs) if maps else None
         )
 
     @property
@@ -102,6 +103,7 @@ class Renderer(nnx.Module):
         tokens: Sequence[Float[Array, "b n d"]],
         motion: Float[Array, "b t m"],
         box: Float[Array, "b t 3"],
+        still: Float[Array, "b m"],
         reference_seen: Bool[Array, " b"] | None = None,
     ) -> Float[Array, "b t h w c"]:
         """The network's output, as `config.flow` reads it.
@@ -112,20 +114,23 @@ class Renderer(nnx.Module):
           reference, tokens: the portrait's latent and `reference_tokens` of it.
           motion: motion latents.
           box: head box of each frame against the reference: dy, dx, scale.
+          still: the reference's own motion latent.
           reference_seen: False where the attention must not see the reference.
         """
         t = z.shape[1]
-        still = repeat(reference, "b h w c -> b t h w c", t=t)
+        copy = repeat(reference, "b h w c -> b t h w c", t=t)
         fused = self.encoder.fuse(
             rearrange(motion, "b t m -> (b t) m"), rearrange(box, "b t e -> (b t) e")
         )
         fused = rearrange(fused, "(b t) n d -> b t n d", t=t)
-        pooled = rearrange(fused, "b t n d -> b t (n d)")
-        stacked = [z, still] if self.config.stack_reference else [z]
+        stacked, pooled = [z, copy] if self.config.stack_reference else [z], None
         if self.motion_maps is not None:
+            change = [motion - still[:, None], box - jnp.asarray(NEUTRAL_BOX)]
+            maps = self.motion_maps(jnp.concatenate(change, axis=-1))
             size = self.latent_size
-            maps = rearrange(self.motion_maps(pooled), "b t (h w c) -> b t h w c", h=size, w=size)
-            stacked.append(maps)
+            stacked.append(rearrange(maps, "b t (h w c) -> b t h w c", h=size, w=size))
+            tokens_of_frame = rearrange(fused, "b t n d -> b t (n d)")
+            pooled = jnp.concatenate([tokens_of_frame, *change], axis=-1)
         output, _ = self.denoiser(
             jnp.concatenate(stacked, axis=-1),
             noise_level,
@@ -136,7 +141,7 @@ class Renderer(nnx.Module):
         )
         assert output is not None
         output = output.astype(jnp.float32)
-        return still + output if self.config.from_reference else output
+        return copy + output if self.config.from_reference else output
 
     def render(
         self,
@@ -151,8 +156,7 @@ class Renderer(nnx.Module):
         """Frames' latents from noise.
 
         Args:
-          noise, reference, tokens, motion, box: as `predict` takes them.
-          still: the reference's own motion latent.
+          noise, reference, tokens, motion, box, still: as `predict` takes them.
         """
         scale = sampling.motion_guidance
         own = jnp.broadcast_to(still[:, None], motion.shape)
@@ -162,12 +166,17 @@ class Renderer(nnx.Module):
         def repeated(x: Array) -> Array:
             return jnp.concatenate([x] * len(motions))
 
-        known = repeated(reference), [repeated(each) for each in tokens]
+        conditions = (
+            repeated(reference),
+            [repeated(each) for each in tokens],
+            jnp.concatenate(motions),
+            repeated(box),
+            repeated(still),
+        )
 
         def denoise(z, level):
             levels = jnp.full(len(motions) * len(z), level)
-            driven = jnp.concatenate(motions)
-            output = self.predict(repeated(z), levels, *known, driven, repeated(box))
+            output = self.predict(repeated(z), levels, *conditions)
             return output if scale == 1 else guided(output[: len(z)], output[len(z) :], scale)
 
         return euler(denoise, noise, linear_levels(sampling.steps), self.config.flow)

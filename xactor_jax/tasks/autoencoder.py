@@ -34,12 +34,15 @@ from xactor_jax.nn.layers import Linear, abstract, initial_keys
 from xactor_jax.tasks.reenactment import (
     Render,
     encode_latents,
+    encode_motion,
     render_examples,
     save_strips,
     score,
 )
 
 Batch = dict[str, jax.Array]
+
+FACE_BOX = (0.5, 0.5, 1 / 1.1)  # head box of a coarse crop
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,7 @@ class AutoencoderLoss:
     whiteness: float = 0.0  # weight of the latents' covariance against the identity
     truth: float = 0.0  # weight of reading the actors' expression and head pose off the latent
     codec: float = 1.0  # weight of the codec's own reconstruction
+    least_copying: float = 0.3  # see `frame_weights`
 
 
 class AutoencoderTask:
@@ -98,22 +102,35 @@ class AutoencoderTask:
         chosen = np.linspace(0, len(self.examples) - 1, count).astype(int)
         examples = [self.examples.load(self.examples[int(i)], rng) for i in chosen]
         pictures = to_signed(np.stack([example["target"][0] for example in examples]))
-        is_footage = np.array([example["is_footage"] for example in examples])
-        copying = {
-            name: [
-                np.mean((to_signed(example[f"target{kind}"]) - to_signed(example[reference])) ** 2)
-                for example in examples
-            ]
-            for name, kind, reference in (
-                ("flow", "", "reference"),
-                ("decoder", "_face", "reference_face"),
-            )
-        }
+        batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+        copying = {name: np.asarray(error) for name, error in self._copying(batch).items()}
         return {
             "codec": fit_basis(pictures, self.renderer.codec),
-            "balance": {
-                name: balance(np.array(errors), is_footage) for name, errors in copying.items()
+            "copying": {
+                name: by_source(error, batch["is_footage"]) for name, error in copying.items()
             },
+        }
+
+    def _where(self, batch: Batch) -> dict[str, Float[Array, "b t h w 1"]]:
+        """Weights of the pixels of targets and of their coarse crops."""
+        pictures, faces = batch["target"], batch["target_face"]
+        box = jnp.broadcast_to(jnp.asarray(FACE_BOX), batch["head_box"].shape)
+        return {
+            "flow": mouth_weights(batch["head_box"], pictures.shape[2], self.weights.mouth),
+            "decoder": mouth_weights(box, faces.shape[2], self.weights.mouth),
+        }
+
+    def _copying(self, batch: Batch) -> dict[str, Float[Array, "b t"]]:
+        """The weighted squared error of each target if the reference is repeated."""
+        pairs = {"flow": ("target", "reference"), "decoder": ("target_face", "reference_face")}
+        where = self._where(batch)
+        return {
+            name: jnp.mean(
+                where[name][..., None]
+                * (to_signed(batch[target]) - to_signed(batch[reference])[:, None]) ** 2,
+                axis=(2, 3, 4),
+            )
+            for name, (target, reference) in pairs.items()
         }
 
     def _merge(self, params: Any, frozen: Any) -> nnx.Dict:
@@ -145,10 +162,11 @@ class AutoencoderTask:
 
         driving = rearrange(batch["driving"], "b t h w c -> (b t) h w c")
         other = rearrange(batch["other_driving"], "b t h w c -> (b t) h w c")
-        own = batch["reference_driving"] if weights.drop_condition else other[:0]
-        latents = renderer.encoder.encode(to_signed(jnp.concatenate([driving, other, own])))
+        latents = renderer.encoder.encode(to_signed(jnp.concatenate([driving, other])))
         motion = rearrange(latents[: b * t], "(b t) d -> b t d", t=t)
-        again = rearrange(latents[b * t : b * t + len(other)], "(b t) d -> b t d", b=b)
+        again = rearrange(latents[b * t :], "(b t) d -> b t d", b=b)
+        own = encode_motion(renderer, batch["reference_driving"][:, None])[:, 0]
+        own = jax.lax.stop_gradient(own)
 
         centres = centres_of(motion, batch["is_footage"])
         variance = jnp.mean((motion - centres[:, None]) ** 2)
@@ -163,12 +181,15 @@ class AutoencoderTask:
         losses["truth"] = reading_error(
             models.truth_reading(noisy), batch["truth"], batch["has_truth"], **frozen["truth"]
         )
-        losses["decoder"] = self._decoder_loss(models.face_decoder, noisy, batch, frozen)
+        counts, where = self._counts(batch, frozen), self._where(batch)
+        face = self._decode_faces(models.face_decoder, noisy, batch)
+        error = (face - to_signed(batch["target_face"])) ** 2 * where["decoder"][..., None]
+        losses["decoder"] = jnp.mean(jnp.mean(error, axis=(2, 3, 4)) * counts["decoder"])
 
         seen = None
         if weights.drop_condition:
             seen = ~jax.random.bernoulli(drop_key, weights.drop_condition, (b,))
-            noisy = jnp.where(seen[:, None, None], noisy, latents[b * t + len(other) :][:, None])
+            noisy = jnp.where(seen[:, None, None], noisy, own[:, None])
         dropped = jax.random.bernoulli(box_key, weights.drop_box, (b, 1, 1))
         box = jnp.where(dropped, jnp.asarray(NEUTRAL_BOX), batch["box"])
 
@@ -176,11 +197,11 @@ class AutoencoderTask:
         noise = jax.random.normal(noise_key, target.shape)
         z = self.renderer.flow.corrupt(target, noise, level)
         tokens = renderer.reference_tokens(reference)
-        output = renderer.predict(z, level, reference, tokens, noisy, box, seen)
+        output = renderer.predict(z, level, reference, tokens, noisy, box, own, seen)
         error = self.renderer.flow.squared_error(output, target, noise, level)
-        where = mouth_weights(batch["head_box"], target.shape[2], weights.mouth)
-        counts = frozen["balance"]["flow"][batch["is_footage"].astype(int)]
-        losses["flow"] = jnp.mean(error * where[..., None] * counts[:, None, None, None, None])
+        coarse = mouth_weights(batch["head_box"], target.shape[2], weights.mouth)
+        error = jnp.mean(error * coarse[..., None], axis=(2, 3, 4))
+        losses["flow"] = jnp.mean(error * counts["flow"])
 
         rough = target + 0.05 * jax.random.normal(codec_key, target.shape)
         decoded = renderer.codec.decode(rearrange(rough, "b t h w c -> (b t) h w c"))
@@ -193,18 +214,22 @@ class AutoencoderTask:
         clean = jnp.mean((self.renderer.flow.sample(output, z, level) - target) ** 2)
         return total, {**losses, "error_to_copying": clean / copy, "latent_deviation": deviation}
 
-    def _decoder_loss(
-        self, decoder: FaceDecoder, motion: Array, batch: Batch, frozen: Any
-    ) -> Float[Array, ""]:
+    def _counts(self, batch: Batch, frozen: Any) -> dict[str, Float[Array, "b t"]]:
+        """How much each target counts in the loss of the pictures and of the coarse crops."""
+        return {
+            name: frame_weights(
+                copying, frozen["copying"][name], batch["is_footage"], self.weights.least_copying
+            )
+            for name, copying in self._copying(batch).items()
+        }
+
+    def _decode_faces(
+        self, decoder: FaceDecoder, motion: Array, batch: Batch
+    ) -> Float[Array, "b t f f 3"]:
         t = motion.shape[1]
         reference = jnp.repeat(to_signed(batch["reference_face"]), t, axis=0)
         face = decoder(rearrange(motion, "b t d -> (b t) d"), reference)
-        face = rearrange(face, "(b t) h w c -> b t h w c", t=t)
-        box = jnp.broadcast_to(jnp.asarray([0.5, 0.5, 1 / 1.1]), batch["head_box"].shape)
-        where = mouth_weights(box, face.shape[2], self.weights.mouth)
-        counts = frozen["balance"]["decoder"][batch["is_footage"].astype(int)]
-        error = (face - to_signed(batch["target_face"])) ** 2 * where[..., None]
-        return jnp.mean(error * counts[:, None, None, None, None])
+        return rearrange(face, "(b t) h w c -> b t h w c", t=t)
 
     def _render(self, params: Any, frozen: Any, key: PRNGKeyArray) -> Render:
         render = jax.jit(
@@ -275,16 +300,36 @@ def reading_error(
     return jnp.sum(known * error) / jnp.maximum(jnp.sum(known), 1)
 
 
-def balance(
-    copying: Float[np.ndarray, " n"], is_footage: Bool[np.ndarray, " n"]
+def by_source(
+    copying: Float[np.ndarray, "n t"], is_footage: Bool[np.ndarray, " n"]
 ) -> Float[np.ndarray, " 2"]:
-    """Weights of actors and of footage, inverse to the mean error of copying the reference.
-
-    Actors turn their heads: their squared errors were four to seven times those of footage, whose
-    mouths would count for little. The product of the weights is one.
-    """
+    """Mean error of copying the reference, of actors and of footage; ones if either has none."""
     found = [copying[is_footage == source] for source in (False, True)]
     if not all(len(errors) and errors.mean() > 0 for errors in found):
         return np.ones(2, np.float32)
-    means = np.array([errors.mean() for errors in found], np.float32)
-    return np.sqrt(means.prod()) / means
+    return np.array([errors.mean() for errors in found], np.float32)
+
+
+def frame_weights(
+    copying: Float[Array, "b t"],
+    usual: Float[Array, " 2"],
+    is_footage: Bool[Array, " b"],
+    least: float,
+) -> Float[Array, "b t"]:
+    """Weights that make the squared error of a frame nearly a share of what copying it misses.
+
+    PSNR counts such shares: a frame like its reference must be left as it is, and an actor who
+    turns the head, with errors seven times those of footage, must not drown the mouths of footage.
+
+    Args:
+      copying: squared error of each frame if the reference is repeated.
+      usual: its mean for actors and for footage (`by_source`).
+      is_footage: the source of each example.
+      least: share of the mean that is added to every `copying`, so that no weight is too large.
+
+    Returns:
+      Weights about the square root of the product of `usual`, over `copying`.
+    """
+    usual_here = usual[is_footage.astype(int)][:, None]
+    shares = (1 + least) / (copying / usual_here + least)
+    return shares * jnp.sqrt(jnp.prod(usual)) / usual_here

@@ -102,6 +102,7 @@ class VideoTask:
         target = encode_latents(model, batch["target"])
         reference = encode_latents(model, batch["reference"][:, None])[:, 0]
         motion = encode_motion(model, batch["driving"])
+        still = encode_motion(model, batch["reference_driving"][:, None])[:, 0]
         size = jnp.sqrt(jnp.mean(motion**2))
         motion += weights.latent_noise * size * jax.random.normal(latent_key, motion.shape)
         b = len(target)
@@ -115,7 +116,7 @@ class VideoTask:
         flow = self.renderer.flow
         z = flow.corrupt(target, noise, level)
         tokens = model.reference_tokens(reference)
-        output = model.predict(z, level, reference, tokens, motion, box)
+        output = model.predict(z, level, reference, tokens, motion, box, still)
         where = mouth_weights(batch["head_box"], target.shape[2], weights.mouth)
         loss = jnp.mean(flow.squared_error(output, target, noise, level) * where[..., None])
         clean = flow.sample(output, z, level)
