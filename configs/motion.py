@@ -53,7 +53,7 @@ def get_config(size: str = "full") -> ConfigDict:
         {
             "folders": ("data/footage", "data/actors"),
             "cache": "runs/latents",
-            "windows": {"stride": 10, "band_shift": 0.0, "gain": 0.0},
+            "windows": {"stride": 10, "band_shift": 0.0, "gain": 0.0, "footage_share": 0.5},
         }
     )
     if size == "tiny":
@@ -72,7 +72,9 @@ def get_config(size: str = "full") -> ConfigDict:
             }
         )
         config.flow.update({"prediction": "sample", "floor": 0.15})
-        config.data.windows.update({"stride": 5, "band_shift": 1.5, "gain": 0.15})
+        config.data.windows.update(
+            {"stride": 5, "band_shift": 1.5, "gain": 0.15, "footage_share": 0.6}
+        )
         config.optimizer.update(
             {
                 "learning_rate": 1e-3,

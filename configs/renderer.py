@@ -54,5 +54,6 @@ def renderer(size: str) -> dict[str, Any]:
         "flow": {"prediction": "sample", "floor": 0.3},
         "stack_reference": True,
         "from_reference": True,
+        "warps_reference": True,
         "motion_maps": 8,
     }

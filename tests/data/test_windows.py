@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xactor_jax.data.windows import Windows
+from xactor_jax.data.windows import MixedWindows, Windows
 
 
 @pytest.mark.parametrize("stride", [1, 3, 8, 20])
@@ -34,3 +34,17 @@ def test_clips_shorter_than_a_window_leave_the_index_empty():
     assert len(Windows([], window=16)) == 0
     with pytest.raises(IndexError, match="window 0 of 0"):
         Windows([3], window=16)[0]
+
+
+def test_few_windows_of_footage_come_again_to_keep_their_share():
+    mixed = MixedWindows(
+        {"footage": [4, 7], "actor": [1]}, {"footage": [6, 5], "actor": [24]}, 5, 1, 0.6
+    )
+    # Three windows of footage and twenty of actors, who fill two fifths of the epoch.
+    drawn = [tuple(mixed[i].values()) for i in range(len(mixed))]
+    assert len(drawn) == 50
+    assert [window for window in drawn if window[0] == 1] == [(1, start) for start in range(20)]
+    footage = [window for window in drawn if window[0] != 1]
+    assert footage == [(4, 0), (4, 1), (7, 0)] * 10
+    with pytest.raises(IndexError, match="window 50 of 50"):
+        mixed[50]

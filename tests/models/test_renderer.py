@@ -91,6 +91,36 @@ def test_the_output_may_be_a_change_of_the_reference(predicted):
     np.testing.assert_allclose(output - REFERENCE[:, None], change, atol=1e-4)
 
 
+def test_the_changed_reference_may_be_moved_along_a_predicted_flow():
+    config = dataclasses.replace(CONFIG, warps_reference=True)
+
+    def run(renderer):
+        tokens = renderer.reference_tokens(REFERENCE)
+        arguments = Z, jnp.ones(2), REFERENCE, tokens, MOTION, BOX, STILL
+        output = renderer.predict(*arguments)
+        # The flow's half of the last layer: one cell down for every cell, whatever comes in.
+        last = renderer.denoiser.conv_out
+        last.kernel[...] = last.kernel[...].at[..., 2:].set(0.0)
+        last.bias[...] = last.bias[...].at[2:].set(jnp.array([1.0, 0.0]))
+        moved = renderer.predict(*arguments)
+        last.bias[...] = last.bias[...].at[2:].set(0.0)
+        pictures = renderer.codec.decode(REFERENCE)
+        return (
+            output,
+            moved - renderer.predict(*arguments),
+            pictures,
+            renderer.codec.encode(
+                jnp.concatenate([pictures[:, 4:], jnp.repeat(pictures[:, -1:], 4, axis=1)], axis=1)
+            )
+            - renderer.codec.encode(pictures),
+        )
+
+    output, difference, pictures, expected = compiled(run, make(config))()
+    assert output.shape == Z.shape
+    assert pictures.shape == (2, 16, 16, 3)
+    np.testing.assert_allclose(difference, np.repeat(expected[:, None], 2, axis=1), atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["z", "motion", "box"])
 def test_frames_follow_their_own_motion_and_box(predicted, name):
     before = predicted()[0]

@@ -21,10 +21,9 @@ from xactor_jax.data.transforms import (
     picture_window,
     relative_box,
 )
-from xactor_jax.data.windows import Windows
+from xactor_jax.data.windows import SOURCES, MixedWindows
 from xactor_jax.errors import InputError
 
-SOURCES = ("footage", "actor")
 TRUTH = len(EXPRESSIONS) + 3  # expression coefficients, then yaw, pitch, roll
 
 
@@ -51,9 +50,10 @@ class FaceExampleConfig:
         tint=0.12,
         gray=0.3,
         noise=6.0,
-        scale=0.08,
-        shift=0.04,
-        rotation=4.0,
+        # Small: where a head is and how it leans is motion, which the renderer must be told.
+        scale=0.03,
+        shift=0.015,
+        rotation=1.0,
     )
     picture_augmentation: Augmentation = Augmentation(brightness=0.06, contrast=0.12, tint=0.06)
 
@@ -77,11 +77,16 @@ class FaceExamples:
         }
         if not any(self.segments.values()):
             raise InputError(f"{', '.join(config.folders)}: no clips in split {split!r}")
-        self.windows = {
-            source: Windows([headers[n].length for n in chosen], shortest, config.stride)
-            for source, chosen in self.segments.items()
-            if chosen
-        }
+        self.windows = MixedWindows(
+            self.segments,
+            {
+                source: [headers[n].length for n in chosen]
+                for source, chosen in self.segments.items()
+            },
+            shortest,
+            config.stride,
+            config.footage_share,
+        )
         self.renderings: dict[tuple, list[int]] = defaultdict(list)
         for n, header in enumerate(headers):
             self.renderings[header.motion, header.start].append(n)
@@ -96,29 +101,13 @@ class FaceExamples:
         self.__dict__.update(state)
         self._clip = functools.lru_cache(maxsize=self.config.kept_segments)(self._read)
 
-    def _share(self) -> float:
-        if "footage" not in self.windows or "actor" not in self.windows:
-            return float("footage" in self.windows)
-        return self.config.footage_share
-
     def __len__(self) -> int:
-        share = {"footage": self._share(), "actor": 1 - self._share()}
-        return max(
-            int(len(windows) / share[source])
-            for source, windows in self.windows.items()
-            if share[source] > 0
-        )
+        return len(self.windows)
 
     def __getitem__(self, index: int) -> dict[str, int]:
-        """Sources alternate in their shares, each through its own windows again and again."""
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        footage = int(index * self._share())
-        is_footage = int((index + 1) * self._share()) > footage
-        source = "footage" if is_footage else "actor"
-        windows = self.windows[source]
-        place = windows[(footage if is_footage else index - footage) % len(windows)]
-        return {"segment": self.segments[source][int(place["clip"])], "start": int(place["start"])}
+        """Which segment, and about where in it."""
+        window = self.windows[index]
+        return {"segment": window["clip"], "start": window["start"]}
 
     def clip(self, segment: int) -> Clip:
         """The segment's record."""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from xactor_jax.data.audio_features import MelConfig, audio_features
 from xactor_jax.data.shards import Clip, Shards, audio_to_float, decode_frames, open_shards
 from xactor_jax.data.transforms import PLAIN, driving_picture
-from xactor_jax.data.windows import Windows
+from xactor_jax.data.windows import SOURCES, MixedWindows
 from xactor_jax.progress import progress
 
 Encode = Callable[[np.ndarray], np.ndarray]
@@ -129,6 +129,8 @@ class MotionExamples:
       band_shift: mel bands by which the voice is moved up or down, at most, against overfitting to
         few voices.
       gain: change of the features' level, at most.
+      footage_share: of the windows, where there are both footage and actors. Left to their numbers,
+        long takes of actors have many more windows than short clips.
     """
 
     def __init__(
@@ -141,9 +143,12 @@ class MotionExamples:
         band_shift: float = 0.0,
         gain: float = 0.0,
         bands: int = 40,
+        footage_share: float = 0.5,
     ):
         self.tracks, self.frames, self.audio_window = list(tracks), frames, audio_window
-        self.windows = Windows([len(t.latents) for t in tracks], frames, stride)
+        clips = {s: [i for i, t in enumerate(tracks) if t.source == s] for s in SOURCES}
+        lengths = {s: [len(tracks[i].latents) for i in chosen] for s, chosen in clips.items()}
+        self.windows = MixedWindows(clips, lengths, frames, stride, footage_share)
         self.stride, self.band_shift, self.gain, self.bands = stride, band_shift, gain, bands
 
     def __len__(self) -> int:
@@ -151,7 +156,7 @@ class MotionExamples:
 
     def __getitem__(self, index: int) -> dict[str, int]:
         window = self.windows[index]
-        return {"clip": int(window["clip"]), "start": int(window["start"])}
+        return {"clip": window["clip"], "start": window["start"]}
 
     def load(self, element: dict[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One window.

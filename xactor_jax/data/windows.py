@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
+
+SOURCES = ("footage", "actor")
 
 
 class Window(TypedDict):
@@ -40,3 +42,48 @@ class Windows:
         clip = int(np.searchsorted(self._ends, index, side="right"))
         nth = index - (int(self._ends[clip - 1]) if clip else 0)
         return {"clip": clip, "start": int(min(nth * self._stride, self._room[clip]))}
+
+
+class MixedWindows:
+    """Windows of footage and of actors in fixed shares, which hold all along an epoch.
+
+    An epoch shows every window of both; the windows of the source that has too few for its share
+    come again and again.
+
+    Args:
+      clips: for each source, the clips (any numbers) that its windows are of.
+      lengths: of those clips, in frames.
+      footage_share: of the windows, where there are both footage and actors.
+    """
+
+    def __init__(
+        self,
+        clips: Mapping[str, Sequence[int]],
+        lengths: Mapping[str, Sequence[int]],
+        window: int,
+        stride: int,
+        footage_share: float,
+    ):
+        self._clips = clips
+        windows = {source: Windows(lengths[source], window, stride) for source in SOURCES}
+        if all(windows.values()):
+            shares = {"footage": footage_share, "actor": 1 - footage_share}
+        else:
+            shares = {source: float(len(windows[source]) > 0) for source in SOURCES}
+        self._windows, self._share = windows, shares["footage"]
+        counts = [len(windows[s]) / shares[s] for s in SOURCES if shares[s] > 0]
+        self._length = int(max(counts, default=0))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Window:
+        """Sources alternate in their shares, each through its own windows."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        before = int(index * self._share)
+        is_footage = int((index + 1) * self._share) > before
+        source = "footage" if is_footage else "actor"
+        nth = before if is_footage else index - before
+        window = self._windows[source][nth % len(self._windows[source])]
+        return {"clip": self._clips[source][window["clip"]], "start": window["start"]}

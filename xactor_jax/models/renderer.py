@@ -2,8 +2,9 @@
 
 What X-NeMo's pipeline joins (bytedance/x-nemo-inference src/pipelines), with additions that are
 fields of the config and help a small network: the reference latent may be stacked on the noisy one,
-a prediction of the sample may be a change of the reference, and the network may be told how the
-motion differs from the reference's own, which otherwise it must see in the reference's picture.
+a prediction of the sample may be a change of the reference, warped by a flow that is predicted
+beside it (as in Siarohin et al., arXiv 2003.00196), and the network may be told how the motion
+differs from the reference's own, which otherwise it must see in the reference's picture.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from xactor_jax.models.motion_encoder import MotionEncoder, MotionEncoderConfig
 from xactor_jax.models.vae import PatchCodec, PatchCodecConfig
 from xactor_jax.models.video_unet import UNet, UNetConfig
 from xactor_jax.nn.layers import Linear
+from xactor_jax.nn.warping import warp
 
 NEUTRAL_BOX = (0.0, 0.0, 1.0)
 
@@ -51,6 +53,7 @@ class RendererConfig:
     flow: Flow = Flow()
     stack_reference: bool = False  # the reference latent joins the noisy one on the channels
     from_reference: bool = False  # a sample prediction is a change of the reference latent
+    warps_reference: bool = False  # and that latent is first moved along a flow, also predicted
     sampling: Sampling = Sampling()  # by default
     motion_maps: int = 0  # channels of a linear map of the motion's change, stacked likewise
 
@@ -66,7 +69,7 @@ class Renderer(nnx.Module):
         denoiser = dataclasses.replace(
             config.denoiser,
             in_channels=channels * (2 if config.stack_reference else 1) + maps,
-            out_channels=channels,
+            out_channels=channels + (2 if config.warps_reference else 0),
             pooled_motion=pooled if maps else 0,
         )
         reference = dataclasses.replace(
@@ -141,7 +144,21 @@ class Renderer(nnx.Module):
         )
         assert output is not None
         output = output.astype(jnp.float32)
-        return copy + output if self.config.from_reference else output
+        if not self.config.from_reference:
+            return output
+        channels = self.config.codec.channels
+        if self.config.warps_reference:
+            copy = self._warped(reference, output[..., channels:])
+        return copy + output[..., :channels]
+
+    def _warped(
+        self, reference: Float[Array, "b h w c"], flow: Float[Array, "b t h w 2"]
+    ) -> Float[Array, "b t h w c"]:
+        """Latents of the reference's picture, moved: latents of patches do not move by pixels."""
+        t = flow.shape[1]
+        pictures = repeat(self.codec.decode(reference), "b h w c -> (b t) h w c", t=t)
+        moved = warp(pictures, rearrange(flow, "b t h w e -> (b t) h w e"))
+        return rearrange(self.codec.encode(moved), "(b t) h w c -> b t h w c", t=t)
 
     def render(
         self,

@@ -21,7 +21,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from xactor_jax.checkpoint import save_weights
+from xactor_jax.checkpoint import load_weights, save_weights
 from xactor_jax.config import build
 from xactor_jax.data.examples import TRUTH, FaceExampleConfig, FaceExamples
 from xactor_jax.diffusion.noise_levels import logit_normal
@@ -87,25 +87,34 @@ class AutoencoderTask:
         self.held_out = FaceExamples(dataclasses.replace(data, augment=False), "test")
         self.graph = nnx.split(abstract(self._models), nnx.Param, ...)[0]
         mean, deviation = self.examples.truth_statistics(64)
-        self.frozen = {"truth": {"mean": mean, "deviation": deviation}, **self._measure()}
+        self.frozen = {
+            "truth": {"mean": mean, "deviation": deviation},
+            **self._measure(config.initial_weights),
+        }
 
     def _models(self, rngs: nnx.Rngs) -> nnx.Dict:
         return nnx.Dict(
             renderer=Renderer(self.renderer, rngs=rngs),
             face_decoder=FaceDecoder(self.decoder, rngs=rngs),
-            truth_reading=Linear(self.decoder.latent, TRUTH, rngs=rngs),
+            # From zero: guesses would teach the encoder to say nothing.
+            truth_reading=Linear(
+                self.decoder.latent, TRUTH, kernel_init=nnx.initializers.zeros, rngs=rngs
+            ),
         )
 
-    def _measure(self) -> dict[str, Any]:
-        """The codec's basis, and how much the loss of footage and of actors counts."""
+    def _measure(self, initial_weights: str) -> dict[str, Any]:
+        """The codec's basis, and what copying the reference misses in footage and in actors."""
         count, rng = min(256, len(self.examples)), np.random.default_rng(0)
         chosen = np.linspace(0, len(self.examples) - 1, count).astype(int)
         examples = [self.examples.load(self.examples[int(i)], rng) for i in chosen]
-        pictures = to_signed(np.stack([example["target"][0] for example in examples]))
         batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
         copying = {name: np.asarray(error) for name, error in self._copying(batch).items()}
+        if initial_weights:  # they know the latents of their own basis only
+            codec = load_weights(Path(initial_weights))[0]["statistics"]["codec"]
+        else:
+            codec = fit_basis(to_signed(batch["target"][:, 0]), self.renderer.codec)
         return {
-            "codec": fit_basis(pictures, self.renderer.codec),
+            "codec": codec,
             "copying": {
                 name: by_source(error, batch["is_footage"]) for name, error in copying.items()
             },
