@@ -91,34 +91,34 @@ def test_the_output_may_be_a_change_of_the_reference(predicted):
     np.testing.assert_allclose(output - REFERENCE[:, None], change, atol=1e-4)
 
 
-def test_the_changed_reference_may_be_moved_along_a_predicted_flow():
-    config = dataclasses.replace(CONFIG, warps_reference=True)
+def test_the_reference_may_be_moved_along_a_predicted_flow():
+    config, basis = dataclasses.replace(CONFIG, warps_reference=True), draw(48, 2)
 
     def run(renderer):
+        renderer.codec.basis[...] = jnp.asarray(basis)
         tokens = renderer.reference_tokens(REFERENCE)
-        arguments = Z, jnp.ones(2), REFERENCE, tokens, MOTION, BOX, STILL
-        output = renderer.predict(*arguments)
-        # The flow's half of the last layer: one cell down for every cell, whatever comes in.
-        last = renderer.denoiser.conv_out
-        last.kernel[...] = last.kernel[...].at[..., 2:].set(0.0)
-        last.bias[...] = last.bias[...].at[2:].set(jnp.array([1.0, 0.0]))
-        moved = renderer.predict(*arguments)
-        last.bias[...] = last.bias[...].at[2:].set(0.0)
-        pictures = renderer.codec.decode(REFERENCE)
-        return (
-            output,
-            moved - renderer.predict(*arguments),
-            pictures,
-            renderer.codec.encode(
-                jnp.concatenate([pictures[:, 4:], jnp.repeat(pictures[:, -1:], 4, axis=1)], axis=1)
-            )
-            - renderer.codec.encode(pictures),
-        )
 
-    output, difference, pictures, expected = compiled(run, make(config))()
-    assert output.shape == Z.shape
-    assert pictures.shape == (2, 16, 16, 3)
-    np.testing.assert_allclose(difference, np.repeat(expected[:, None], 2, axis=1), atol=1e-4)
+        def output(down, motion=MOTION):
+            # The flow's part of the last layer: so many cells everywhere, whatever comes in.
+            last = renderer.denoiser.conv_out
+            last.kernel[...] = last.kernel[...].at[..., 2:].set(0.0)
+            last.bias[...] = last.bias[...].at[2:].set(jnp.array([down, 0.0]))
+            return renderer.predict(Z, jnp.ones(2), REFERENCE, tokens, motion, BOX, STILL)
+
+        moved_by_motion = output(0.0, MOTION + 1) - output(0.0)
+        renderer.flow.kernel[...] = jnp.zeros_like(renderer.flow.kernel[...])
+        alone = output(0.0, MOTION + 1) - output(0.0)
+        codec, pictures = renderer.codec, renderer.codec.decode(REFERENCE)
+        border = jnp.repeat(pictures[:, -1:], 4, axis=1)
+        expected = codec.encode(jnp.concatenate([pictures[:, 4:], border], axis=1))
+        return output(1.0) - output(0.0), expected - codec.encode(pictures), moved_by_motion - alone
+
+    # A cell is four pixels.
+    difference, expected, by_motion = compiled(run, make(config))()
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(difference, np.repeat(expected[:, None], 2, axis=1), atol=1e-3)
+    # The motion also moves it by itself.
+    assert np.abs(by_motion).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["z", "motion", "box"])

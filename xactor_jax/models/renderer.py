@@ -87,6 +87,18 @@ class Renderer(nnx.Module):
         self.motion_maps = (
             Linear(change, self.latent_size**2 * maps, use_bias=False, rngs=rngs) if maps else None
         )
+        # How heads of any portrait move, to which the denoiser adds what is this portrait's own.
+        self.flow = (
+            Linear(
+                change,
+                self.latent_size**2 * 2,
+                use_bias=False,
+                kernel_init=nnx.initializers.zeros,
+                rngs=rngs,
+            )
+            if config.warps_reference
+            else None
+        )
 
     @property
     def latent_size(self) -> int:
@@ -126,14 +138,12 @@ class Renderer(nnx.Module):
             rearrange(motion, "b t m -> (b t) m"), rearrange(box, "b t e -> (b t) e")
         )
         fused = rearrange(fused, "(b t) n d -> b t n d", t=t)
+        change = jnp.concatenate([motion - still[:, None], box - jnp.asarray(NEUTRAL_BOX)], axis=-1)
         stacked, pooled = [z, copy] if self.config.stack_reference else [z], None
         if self.motion_maps is not None:
-            change = [motion - still[:, None], box - jnp.asarray(NEUTRAL_BOX)]
-            maps = self.motion_maps(jnp.concatenate(change, axis=-1))
-            size = self.latent_size
-            stacked.append(rearrange(maps, "b t (h w c) -> b t h w c", h=size, w=size))
+            stacked.append(self._on_grid(self.motion_maps(change)))
             tokens_of_frame = rearrange(fused, "b t n d -> b t (n d)")
-            pooled = jnp.concatenate([tokens_of_frame, *change], axis=-1)
+            pooled = jnp.concatenate([tokens_of_frame, change], axis=-1)
         output, _ = self.denoiser(
             jnp.concatenate(stacked, axis=-1),
             noise_level,
@@ -147,9 +157,14 @@ class Renderer(nnx.Module):
         if not self.config.from_reference:
             return output
         channels = self.config.codec.channels
-        if self.config.warps_reference:
-            copy = self._warped(reference, output[..., channels:])
+        if self.flow is not None:
+            flow = self._on_grid(self.flow(change)) + output[..., channels:]
+            copy = self._warped(reference, flow)
         return copy + output[..., :channels]
+
+    def _on_grid(self, rows: Float[Array, "b t n"]) -> Float[Array, "b t h w c"]:
+        size = self.latent_size
+        return rearrange(rows, "b t (h w c) -> b t h w c", h=size, w=size)
 
     def _warped(
         self, reference: Float[Array, "b h w c"], flow: Float[Array, "b t h w 2"]
