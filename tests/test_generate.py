@@ -20,13 +20,14 @@ from small_models import checkpoint
 from small_models import quick_compilation as quick_compilation
 
 from xactor_jax import generate
+from xactor_jax.acting import MotionSampler
 from xactor_jax.command import run
 from xactor_jax.generate import Stopwatch, perform, portrait_of
 from xactor_jax.media.audio import read_audio
 from xactor_jax.media.faces import single_face
 from xactor_jax.media.video import read_video
 from xactor_jax.models.renderer import Sampling
-from xactor_jax.release import WINDOW, MotionSampler, open_checkpoint
+from xactor_jax.release import WINDOW, open_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Weights become models that render any number of frames and act in constant memory."""
+"""Weights become models that render any number of frames; wrong files are named."""
 
 import itertools
 import shutil
@@ -23,11 +23,6 @@ STILL = np.float32([0, 0, 1])
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     return open_checkpoint(checkpoint(tmp_path_factory))
-
-
-@pytest.fixture(scope="module")
-def sampler(models):
-    return models[1]
 
 
 @pytest.fixture(scope="module")
@@ -75,76 +70,6 @@ def test_any_number_of_crops_is_encoded(models):
     assert latents.shape == (35, 8)
     np.testing.assert_allclose(models[0].encode(crops[33:34]), latents[33:34], atol=1e-5)
     assert latents.std(axis=0).max() > 0.01
-
-
-def features(sampler, count, seed=0):
-    return np.random.default_rng(seed).normal(size=(count, sampler.mel.width)).astype(np.float32)
-
-
-def start(sampler, seed=0, **settings):
-    reference = np.linspace(-1, 1, 8, dtype=np.float32)[None]
-    return sampler.start(reference, jax.random.key(seed), steps=2, **settings)
-
-
-def test_acting_live_equals_acting_at_once(sampler):
-    """Sound that arrives a chunk at a time is acted as the whole recording is."""
-    count, c = 33, sampler.config  # longer than the context, and no whole number of chunks
-    assert count > c.context and count % c.chunk
-    heard = features(sampler, count)
-    whole = start(sampler).act(heard)
-    assert whole.shape == (count, c.latent)
-    # Silence before the start, and after the end up to a whole chunk and the audio window.
-    known = np.zeros(c.audio_window + -(-count // c.chunk) * c.chunk + c.audio_window, bool)
-    known[c.audio_window : c.audio_window + count] = True
-    padded = np.zeros((len(known), heard.shape[1]), np.float32)
-    padded[known] = heard
-    acting, parts = start(sampler), []
-    for first in range(0, count, c.chunk):
-        part = slice(first, first + c.chunk + 2 * c.audio_window)
-        parts.append(acting.next(padded[None, part], known[None, part])[0])
-    np.testing.assert_array_equal(np.concatenate(parts)[:count], whole)
-
-
-def test_chunks_come_as_they_are_made(sampler, monkeypatch):
-    made, next_chunk = [], type(sampler).next_chunk
-
-    def counted(*arguments):
-        made.append(None)
-        return next_chunk(*arguments)
-
-    monkeypatch.setattr(type(sampler), "next_chunk", counted)
-    for n, chunk in enumerate(start(sampler).chunks(features(sampler, 100))):
-        assert len(made) == n + 1
-        assert chunk.shape == (1, sampler.config.chunk, sampler.config.latent)
-
-
-def test_sound_to_come_is_heard_one_window_ahead(sampler):
-    c, other = sampler.config, features(sampler, 30, seed=1)
-    heard = features(sampler, 30)
-    later = np.concatenate([heard[:17], other[17:]])
-    acted, changed = (start(sampler).act(sound) for sound in (heard, later))
-    # The last frame whose chunk hears nothing from frame 17 on.
-    same = (17 - c.audio_window) // c.chunk * c.chunk
-    np.testing.assert_array_equal(changed[:same], acted[:same])
-    assert (changed[same : same + c.chunk] != acted[same : same + c.chunk]).any()
-
-
-def test_seed_portrait_and_guidance_matter(sampler):
-    heard = features(sampler, 10)
-    acted = start(sampler).act(heard)
-    np.testing.assert_array_equal(start(sampler).act(heard), acted)
-    others = (
-        start(sampler, seed=1),
-        start(sampler, audio_guidance=1.0),
-        sampler.start(None, jax.random.key(0), steps=2),
-    )
-    for other in others:
-        assert np.abs(other.act(heard) - acted).max() > 1e-4
-
-
-def test_without_guidance_of_the_audio_there_is_no_audio(sampler):
-    acted = [start(sampler, audio_guidance=0.0).act(features(sampler, 10, seed)) for seed in (0, 1)]
-    np.testing.assert_allclose(acted[0], acted[1], atol=1e-6)
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path, tmp_path_factory):

@@ -148,3 +148,14 @@ def load_weights(path: Path) -> tuple[dict, dict[str, Any]]:
             group = group.setdefault(key, {})
         group[leaf] = array.astype(np.float32) if array.dtype == np.float16 else array
     return params, json.loads(metadata)
+
+
+def load_kind(path: Path, kind: str) -> tuple[dict, dict[str, Any]]:
+    """Arrays and metadata of a weights file of one kind.
+
+    Raises InputError for a missing or foreign file, or one of another kind.
+    """
+    arrays, metadata = load_weights(path)
+    if metadata.get("kind") != kind:
+        raise InputError(f"{path}: weights of a {metadata.get('kind')}, not of a {kind}")
+    return arrays, metadata

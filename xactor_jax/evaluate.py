@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from xactor_jax.acting import MotionSampler
 from xactor_jax.command import Parser, keep_compiled, run
 from xactor_jax.data.shards import SAMPLES_PER_FRAME, open_shards
 from xactor_jax.errors import InputError
@@ -26,7 +27,7 @@ from xactor_jax.evaluation.report import print_table, write_results
 from xactor_jax.evaluation.scenes import Scene, footage_clips, scene_of
 from xactor_jax.generate import add_sampling, check_ranges, sampling_of
 from xactor_jax.progress import progress
-from xactor_jax.release import MOTION_FILE, RENDERER_FILE, MotionSampler, PortraitRenderer
+from xactor_jax.release import MOTION_FILE, RENDERER_FILE, PortraitRenderer
 
 NEEDS = {
     "reenactment": ("footage", "actors", "face_models"),

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from xactor_jax.acting import MotionSampler
 from xactor_jax.command import Parser, keep_compiled, run
 from xactor_jax.data.audio_features import audio_features
 from xactor_jax.data.shards import FRAME_RATE
@@ -27,7 +28,7 @@ from xactor_jax.media.image import read_image
 from xactor_jax.media.video import VideoWriter, check_output
 from xactor_jax.models.renderer import NEUTRAL_BOX, Sampling
 from xactor_jax.progress import progress
-from xactor_jax.release import MotionSampler, PortraitRenderer, open_checkpoint
+from xactor_jax.release import PortraitRenderer, open_checkpoint
 
 
 @dataclasses.dataclass(frozen=True)

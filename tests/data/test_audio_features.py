@@ -1,9 +1,15 @@
 """Speech features: the right band, at the right time, at any recording level."""
 
+import librosa
 import numpy as np
 import pytest
 
-from xactor_jax.data.audio_features import MelConfig, audio_features
+from xactor_jax.data.audio_features import (
+    FeatureStream,
+    MelConfig,
+    audio_features,
+    recording_gain,
+)
 
 CONFIG, RATE, FRAME = MelConfig(), 16_000, 640
 SILENT = (-6 + 2.5) / 2  # the floor of 1e-6, scaled
@@ -89,3 +95,50 @@ def test_silence_has_finite_features(audio):
 @pytest.mark.parametrize("frames", [1, 2])
 def test_the_shortest_speech_has_features(speech, frames):
     assert np.all(np.isfinite(audio_features(speech[: frames * FRAME - 100], frames, CONFIG)))
+
+
+@pytest.mark.parametrize("config", [CONFIG, MelConfig(bands=8, hops=1)])
+def test_they_are_those_of_the_whole_spectrogram(speech, config):
+    power = librosa.feature.melspectrogram(
+        y=speech * recording_gain(speech),
+        sr=RATE,
+        n_fft=512,
+        hop_length=FRAME // config.hops,
+        n_mels=config.bands,
+        fmin=50,
+        fmax=7600,
+    )
+    expected = (np.log10(np.maximum(power, 1e-6)).T[: 25 * config.hops] + 2.5) / 2
+    features = audio_features(speech, 25, config)
+    # The same in fp32, summed in another order.
+    np.testing.assert_allclose(features, expected.reshape(25, -1), atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [CONFIG, MelConfig(bands=8, hops=1)])
+@pytest.mark.parametrize("size", [1, 97, 640, 4000, 100_000])
+def test_speech_in_pieces_has_the_same_features_to_the_last_bit(speech, config, size):
+    audio = speech[: 6 * FRAME - 123]
+    stream, parts = FeatureStream(config, recording_gain(np.pad(audio, (0, 123)))), []
+    for start in range(0, len(audio), size):
+        parts.append(stream.push(audio[start : start + size]))
+        heard = min(start + size, len(audio))
+        # A frame is given as soon as what it says it needs is heard.
+        assert sum(map(len, parts)) == max((heard - stream.look_ahead) // FRAME, 0)
+    parts.append(stream.finish())
+    np.testing.assert_array_equal(np.concatenate(parts), audio_features(audio, 6, config))
+
+
+def test_a_recording_is_brought_to_one_level(speech):
+    loud = speech * recording_gain(speech)
+    levels = np.sqrt(np.mean(loud.reshape(-1, FRAME) ** 2, axis=1))
+    assert np.percentile(levels, 90) == pytest.approx(0.1, rel=1e-4)
+    assert recording_gain(np.zeros(2000, np.float32)) == 1
+    assert recording_gain(np.zeros(0, np.float32)) == 1
+
+
+def test_long_recordings_are_computed_in_parts(speech):
+    long = np.tile(speech, 45)  # 1125 frames; parts hold 1000
+    features = audio_features(long, 1125, CONFIG)
+    assert features.shape == (1125, CONFIG.width)
+    # One second after another is the same but at its ends.
+    np.testing.assert_allclose(features[1001:1024], features[26:49], atol=1e-4)

@@ -7,10 +7,11 @@ import pytest
 from small_models import clips, losses, motion_config, renderer_file, stopped_at, video_config
 from small_models import quick_compilation as quick_compilation
 
+from xactor_jax.acting import MotionSampler
 from xactor_jax.data.latents import driving_crops
 from xactor_jax.data.shards import open_shards, write_shards
 from xactor_jax.errors import InputError
-from xactor_jax.release import MotionSampler, PortraitRenderer
+from xactor_jax.release import PortraitRenderer
 from xactor_jax.tasks import make_task
 from xactor_jax.tasks.motion import correlation
 from xactor_jax.train import train

@@ -10,6 +10,8 @@ from jaxtyping import Float
 
 from xactor_jax.data.shards import SAMPLE_RATE, SAMPLES_PER_FRAME
 
+_PIECE = 1000 * SAMPLES_PER_FRAME  # of a recording, so that windows do not fill the memory
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MelConfig:
@@ -27,6 +29,68 @@ class MelConfig:
         return self.bands * self.hops
 
 
+class FeatureStream:
+    """Features of 16 kHz mono speech that arrives in pieces of any size.
+
+    However it is cut, the features are the same to the last bit: each frame's are computed by
+    themselves, in arrays of one shape.
+
+    Args:
+      gain: what the samples are multiplied by; `recording_gain` of speech like this.
+    """
+
+    def __init__(self, config: MelConfig, gain: float):
+        self.config, self.gain = config, np.float32(gain)
+        self._basis = librosa.filters.mel(
+            sr=SAMPLE_RATE,
+            n_fft=config.window,
+            n_mels=config.bands,
+            fmin=config.lowest,
+            fmax=config.highest,
+        ).T
+        # Samples from half a window before the next frame on; before the start is silence.
+        self._samples = np.zeros(config.window // 2, np.float32)
+        self._pushed = self._given = 0  # samples, frames
+
+    @property
+    def look_ahead(self) -> int:
+        """Samples after a frame's end that its features need; negative where fewer do."""
+        return self._overlap - self.config.window // 2
+
+    @property
+    def _overlap(self) -> int:
+        """Samples beyond whole frames that the windows of a frame reach."""
+        return max(self.config.window - SAMPLES_PER_FRAME // self.config.hops, 0)
+
+    def push(self, audio: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "n f"]:
+        """The features that these samples complete."""
+        self._pushed += len(audio)
+        self._samples = np.concatenate([self._samples, self.gain * np.asarray(audio, np.float32)])
+        frames = max((len(self._samples) - self._overlap) // SAMPLES_PER_FRAME, 0)
+        features = self._features(frames)
+        self._samples = self._samples[frames * SAMPLES_PER_FRAME :].copy()
+        self._given += frames
+        return features
+
+    def finish(self) -> Float[np.ndarray, "n f"]:
+        """The rest, up to the frame in which the last sample lies; silence follows it."""
+        missing = -(-self._pushed // SAMPLES_PER_FRAME) - self._given
+        needed = missing * SAMPLES_PER_FRAME + self._overlap
+        return self.push(np.zeros(max(needed - len(self._samples), 0), np.float32))[:missing]
+
+    def _features(self, frames: int) -> Float[np.ndarray, "{frames} f"]:
+        c, hop = self.config, SAMPLES_PER_FRAME // self.config.hops
+        if not frames:
+            return np.zeros((0, c.width), np.float32)
+        samples = self._samples[: (frames * c.hops - 1) * hop + c.window]
+        spectrum = librosa.stft(samples, n_fft=c.window, hop_length=hop, center=False).T
+        power = (spectrum.real**2 + spectrum.imag**2).reshape(frames, c.hops, -1)
+        # One product a frame, of one shape: how a larger one is summed depends on its size.
+        decades = np.log10(np.maximum(power @ self._basis, 1e-6))
+        scaled = (decades + 2.5) / 2  # about zero mean and unit deviation for speech
+        return np.ascontiguousarray(scaled.reshape(frames, c.width), np.float32)
+
+
 def audio_features(
     audio: Float[np.ndarray, " samples"], frames: int, config: MelConfig
 ) -> Float[np.ndarray, "{frames} f"]:
@@ -36,24 +100,15 @@ def audio_features(
     does not matter; what lies beyond the end is silence.
     """
     length = frames * SAMPLES_PER_FRAME
-    padded = np.zeros(max(length, 1), np.float32)
+    padded = np.zeros(length, np.float32)
     padded[: min(length, len(audio))] = audio[:length]
-    power = librosa.feature.melspectrogram(
-        y=padded * _gain(padded),
-        sr=SAMPLE_RATE,
-        n_fft=config.window,
-        hop_length=SAMPLES_PER_FRAME // config.hops,
-        n_mels=config.bands,
-        fmin=config.lowest,
-        fmax=config.highest,
-    )
-    decades = np.log10(np.maximum(power, 1e-6))[:, : frames * config.hops]
-    scaled = (decades + 2.5) / 2  # about zero mean and unit deviation for speech
-    return np.ascontiguousarray(scaled.T.reshape(frames, config.width), np.float32)
+    stream = FeatureStream(config, recording_gain(padded))
+    pieces = [stream.push(padded[start : start + _PIECE]) for start in range(0, length, _PIECE)]
+    return np.concatenate([*pieces, stream.finish()])
 
 
-def _gain(audio: Float[np.ndarray, " samples"]) -> float:
-    """The factor that brings the loud frames' root mean square to 0.1."""
+def recording_gain(audio: Float[np.ndarray, " samples"]) -> float:
+    """The factor that brings the loud frames' root mean square to 0.1; 1 for silence."""
     usable = audio[: len(audio) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME]
     if not len(usable):
         return 1.0

@@ -45,6 +45,11 @@ def expand(noise_level: Float[Array, "*s"], like: Float[Array, "*s ..."]) -> Flo
     return noise_level.reshape(noise_level.shape + (1,) * (like.ndim - noise_level.ndim))
 
 
+def at_least_single(output: Float[Array, "..."]) -> Float[Array, "..."]:
+    """A network's output in single precision, or double where it is that already."""
+    return output.astype(jnp.promote_types(output.dtype, jnp.float32))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flow:
     """Rectified flow whose network predicts `prediction`."""
@@ -64,12 +69,12 @@ class Flow:
     def sample(self, output: Array, z: Array, noise_level: Array) -> Array:
         """x that a network output stands for (3)."""
         if self.prediction == "sample":
-            return output.astype(jnp.float32)
-        return z - expand(noise_level, z) * output.astype(jnp.float32)
+            return at_least_single(output)
+        return z - expand(noise_level, z) * at_least_single(output)
 
     def velocity(self, output: Array, z: Array, noise_level: Array) -> Array:
         """v that a network output stands for (5)."""
-        output = output.astype(jnp.float32)
+        output = at_least_single(output)
         if self.prediction == "velocity":
             return output
         return (z - output) / jnp.maximum(expand(noise_level, z), self.floor)
@@ -78,7 +83,7 @@ class Flow:
         self, output: Array, x: Array, noise: Array, noise_level: Array
     ) -> Float[Array, ...]:
         """The velocity's squared error, element by element (6)."""
-        output = output.astype(jnp.float32)
+        output = at_least_single(output)
         if self.prediction == "velocity":
             return (output - (noise - x)) ** 2
         return ((output - x) / jnp.maximum(expand(noise_level, x), self.floor)) ** 2

@@ -17,6 +17,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from xactor_jax.acting import MotionSampler
 from xactor_jax.data.audio_features import MelConfig, audio_features
 from xactor_jax.data.shards import Shards
 from xactor_jax.evaluation.curves import (
@@ -30,7 +31,7 @@ from xactor_jax.evaluation.scenes import Scene, footage_clips, scene_of
 from xactor_jax.generate import Portrait, Stopwatch, perform
 from xactor_jax.models.renderer import RendererConfig, Sampling
 from xactor_jax.progress import progress
-from xactor_jax.release import MotionSampler, PortraitRenderer
+from xactor_jax.release import PortraitRenderer
 
 MOST_LAG = 5
 TRAINING_CLIPS = 64  # that the ridge regression is fitted on

@@ -9,7 +9,9 @@ published relatives are AvatarForcing and FLOAT (8 layers of 1024).
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
@@ -38,6 +40,46 @@ class MotionTransformerConfig:
     dtype: str = "float32"
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class KeyValueCache:
+    """Keys and values of finished tokens for the tokens to come, the newest last; of fixed size.
+
+    Keys are kept as they are before rotation, and turned by their place in the cache when used: as
+    the oldest leave, the others move to the positions that training knows (Motar and MiniWorld).
+    """
+
+    keys: Float[Array, "layers b h heads d"]
+    values: Float[Array, "layers b h heads d"]
+    known: Bool[Array, " h"]  # False where there is no token yet
+
+    @classmethod
+    def empty(cls, config: MotionTransformerConfig, batch: int, frames: int) -> KeyValueCache:
+        """Room for so many frames."""
+        c = config
+        shape = (c.depth, batch, frames, c.heads, c.width // c.heads)
+        zeros = jnp.zeros(shape, jnp.dtype(c.dtype))
+        return cls(zeros, zeros, jnp.zeros(frames, bool))
+
+    def append(self, newer: KeyValueCache) -> KeyValueCache:
+        """With newer tokens at the end, and as many of the oldest gone."""
+
+        def slide(old: Array, new: Array, axis: int) -> Array:
+            both = jnp.concatenate([old, new], axis=axis)
+            return jax.lax.slice_in_dim(both, new.shape[axis], both.shape[axis], axis=axis)
+
+        return KeyValueCache(
+            slide(self.keys, newer.keys, 2),
+            slide(self.values, newer.values, 2),
+            slide(self.known, newer.known, 0),
+        )
+
+    def mask(self, frames: int) -> Bool[Array, "1 {frames} k"]:
+        """What new tokens see: everything known, and each other."""
+        seen = jnp.concatenate([self.known, jnp.ones(frames, bool)])
+        return jnp.broadcast_to(seen, (1, frames, len(seen)))
+
+
 class MotionTransformer(nnx.Module):
     """Noisy motion latents + audio + the portrait's own latent -> the network's output."""
 
@@ -62,13 +104,14 @@ class MotionTransformer(nnx.Module):
     def __call__(
         self,
         z: Float[Array, "b n d"],
-        noise_level: Float[Array, "b n"],
+        noise_level: Float[Array, "b #n"],
         positions: Int[Array, "b n"],
-        mask: Bool[Array, "b n n"],
+        mask: Bool[Array, "#b n k"],
         audio: Float[Array, "b a f"],
         audio_heard: Bool[Array, "b n a"],
         reference: Float[Array, "b d"],
         reference_seen: Bool[Array, " b"],
+        past: KeyValueCache | None = None,
     ) -> Float[Array, "b n d"]:
         """One pass.
 
@@ -76,12 +119,38 @@ class MotionTransformer(nnx.Module):
           z: standardised motion latents, each at its noise level.
           noise_level: in [0, 1].
           positions: frame numbers of the tokens within the context (rotary position).
-          mask: which tokens each token sees.
+          mask: which tokens each token sees: those of `past`, then those of `z`.
           audio: audio features, one a frame, from one audio window before the first position on.
           audio_heard: which audio frames each token hears; one that hears none hears a learned
             silence, which is also what training drops audio to.
           reference, reference_seen: the portrait's own latent, or False to do without.
+          past: h finished tokens, at positions 0 to h - 1.
         """
+        x, condition, _ = self._through_blocks(
+            z, noise_level, positions, mask, audio, audio_heard, reference, reference_seen, past
+        )
+        shift, scale = jnp.split(self.modulation_out(condition), 2, axis=-1)
+        output = self.latent_out(modulate(self.norm_out(x), shift, scale))
+        return output.astype(jnp.promote_types(output.dtype, jnp.float32))
+
+    def keys_and_values(self, *arguments: Any) -> KeyValueCache:
+        """Keys and values of the tokens `z` alone; the arguments are those of a pass."""
+        keys, values = zip(*self._through_blocks(*arguments)[2], strict=True)
+        return KeyValueCache(jnp.stack(keys), jnp.stack(values), jnp.ones(keys[0].shape[1], bool))
+
+    def _through_blocks(
+        self,
+        z,
+        noise_level,
+        positions,
+        mask,
+        audio,
+        audio_heard,
+        reference,
+        reference_seen,
+        past=None,
+    ) -> tuple[Array, Array, list[tuple[Array, Array]]]:
+        """Features of the tokens, what modulates them, and each block's keys and values of them."""
         c = self.config
         still = jnp.where(
             reference_seen[:, None],
@@ -99,10 +168,12 @@ class MotionTransformer(nnx.Module):
         frame = positions - jnp.min(positions, axis=1, keepdims=True)
         place = jnp.arange(audio.shape[1]) - frame[:, :, None]
         place = jnp.clip(place, 0, 2 * c.audio_window)
-        for block in self.blocks:
-            x = block(x, condition, positions, mask, heard, audio_mask, place)
-        shift, scale = jnp.split(self.modulation_out(condition), 2, axis=-1)
-        return self.latent_out(modulate(self.norm_out(x), shift, scale)).astype(jnp.float32)
+        made = []
+        for n, block in enumerate(self.blocks):
+            before = None if past is None else (past.keys[n], past.values[n])
+            x, own = block(x, condition, positions, mask, heard, audio_mask, place, before)
+            made.append(own)
+        return x, condition, made
 
 
 class Block(nnx.Module):
@@ -127,19 +198,21 @@ class Block(nnx.Module):
         self.hidden = linear(c.width, c.feed_forward * c.width)
         self.out = linear(c.feed_forward * c.width, c.width)
 
-    def __call__(self, x, condition, positions, mask, heard, audio_mask, place):
+    def __call__(self, x, condition, positions, mask, heard, audio_mask, place, past):
+        """The tokens' new features, and their keys and values in self-attention."""
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(
             self.modulation(condition), 6, axis=-1
         )
         h = modulate(self.norm1(x), shift1, scale1)
-        x = x + gate1 * self.self_attention(h, positions, mask)
+        seen, own = self.self_attention(h, positions, mask, past)
+        x = x + gate1 * seen
         bias = rearrange(self.audio_place[...][:, place], "heads b n a -> b heads n a")
         bias = jnp.pad(bias, [(0, 0), (0, 0), (0, 0), (1, 0)])  # silence has no place
         x = x + self.audio_attention(
             self.audio_norm(x), heard, audio_mask[:, None], bias.astype(x.dtype)
         )
         h = modulate(self.norm2(x), shift2, scale2)
-        return x + gate2 * self.out(nnx.gelu(self.hidden(h)))
+        return x + gate2 * self.out(nnx.gelu(self.hidden(h))), own
 
 
 def spread_over_window(heads: int, reach: int) -> Float[Array, "heads window"]:
@@ -164,16 +237,30 @@ class RotaryAttention(nnx.Module):
         self.out = Linear(c.width, c.width, dtype=dtype, rngs=rngs)
 
     def __call__(
-        self, x: Float[Array, "b n d"], positions: Int[Array, "b n"], mask: Bool[Array, "b n n"]
-    ) -> Float[Array, "b n d"]:
+        self,
+        x: Float[Array, "b n d"],
+        positions: Int[Array, "b n"],
+        mask: Bool[Array, "#b n k"],
+        past: tuple[Array, Array] | None = None,
+    ) -> tuple[Float[Array, "b n d"], tuple[Array, Array]]:
+        """What the tokens see, and their own keys and values, each (b, n, heads, d), not rotated.
+
+        past: keys and values of the tokens at positions 0 to h - 1, likewise.
+        """
         query, key, value = rearrange(
             self.qkv(x), "b n (three heads d) -> three b n heads d", three=3, heads=self.heads
         )
-        query = rotate(self.query_norm(query), positions)
-        key = rotate(self.key_norm(key), positions)
-        return self.out(
-            rearrange(attention(query, key, value, mask[:, None]), "b n heads d -> b n (heads d)")
-        )
+        # The norms' weights are fp32 whatever the features are.
+        query = self.query_norm(query).astype(value.dtype)
+        key = self.key_norm(key).astype(value.dtype)
+        own, places = (key, value), positions
+        if past is not None:
+            key, value = (jnp.concatenate(pair, axis=1) for pair in zip(past, own, strict=True))
+            before = jnp.broadcast_to(jnp.arange(past[0].shape[1]), past[0].shape[:2])
+            places = jnp.concatenate([before, positions], axis=1)
+        query, key = rotate(query, positions), rotate(key, places)
+        seen = attention(query, key, value, mask[:, None])
+        return self.out(rearrange(seen, "b n heads d -> b n (heads d)")), own
 
 
 def modulate(x: Array, shift: Array, scale: Array) -> Array:

@@ -14,6 +14,7 @@ from einops import repeat
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from xactor_jax.acting import Acting, MotionSampler, heard_audio
 from xactor_jax.checkpoint import save_weights
 from xactor_jax.config import build
 from xactor_jax.data.audio_features import MelConfig
@@ -23,7 +24,7 @@ from xactor_jax.diffusion.processes import Flow
 from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
 from xactor_jax.nn.layers import abstract, initial_keys
-from xactor_jax.release import Acting, MotionSampler, PortraitRenderer, heard_audio
+from xactor_jax.release import PortraitRenderer
 
 Batch = dict[str, jax.Array]
 
@@ -144,16 +145,9 @@ class MotionTask:
         sampler = MotionSampler(self.config, self.mel, self.flow, params, self.frozen)
         first = np.stack([track.latents[0] for track in tracks])
         acting = Acting(sampler, first, key, 10, self.audio_guidance, len(tracks))
-        c, length = self.config, min(len(t.latents) for t in [*tracks, *heard])
+        length = min(len(t.latents) for t in [*tracks, *heard])
         audio = np.stack([track.audio[:length] for track in heard])
-        chunks = []
-        for start in range(0, length - c.chunk + 1, c.chunk):
-            places = np.arange(start - c.audio_window, start + c.chunk + c.audio_window)
-            known = np.broadcast_to((places >= 0) & (places < length), (len(tracks), len(places)))
-            chunks.append(
-                acting.next(audio[:, np.clip(places, 0, length - 1)] * known[..., None], known)
-            )
-        return np.concatenate(chunks, axis=1)
+        return np.concatenate([acting.push(audio), acting.finish()], axis=1)
 
     def evaluate(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
         """Correlation of acted with true latents, to the right audio and to another clip's."""

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from xactor_jax.checkpoint import save_weights
+from xactor_jax.checkpoint import load_kind, save_weights
 from xactor_jax.config import build
 from xactor_jax.data.examples import FaceExampleConfig, FaceExamples
 from xactor_jax.diffusion.noise_levels import logit_normal
@@ -20,7 +20,6 @@ from xactor_jax.errors import InputError
 from xactor_jax.evaluation.pictures import mouth_weights
 from xactor_jax.models.renderer import NEUTRAL_BOX, Renderer, RendererConfig
 from xactor_jax.nn.layers import abstract, initial_keys
-from xactor_jax.release import read
 from xactor_jax.tasks.reenactment import (
     encode_latents,
     encode_motion,
@@ -50,7 +49,7 @@ class VideoTask:
     def __init__(self, config: Any):
         if not config.renderer:
             raise InputError("config.renderer is empty; give the weights of an autoencoder")
-        arrays, metadata = read(Path(config.renderer), "renderer")
+        arrays, metadata = load_kind(Path(config.renderer), "renderer")
         image = build(RendererConfig, metadata["renderer"])
         if image.denoiser.temporal:
             raise InputError(

@@ -1,0 +1,169 @@
+"""Time and latency of acting: kept keys and values against the whole context for every step.
+
+python -m benchmarks.motion --size=full
+
+Both act the same chunks with the audio's guidance, in turns and in one process, after the context
+is full. Weights are random. A real-time factor below 1 is faster than real time.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from configs.motion import get_config
+from xactor_jax.acting import LiveActing, MotionSampler, heard_audio
+from xactor_jax.command import Parser, keep_compiled, run
+from xactor_jax.config import build
+from xactor_jax.data.audio_features import MelConfig
+from xactor_jax.data.shards import FRAME_RATE
+from xactor_jax.diffusion.guidance import guided
+from xactor_jax.diffusion.noise_levels import chunk_causal_mask
+from xactor_jax.diffusion.processes import Flow
+from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
+from xactor_jax.nn.layers import abstract
+
+GUIDANCE = 2.0
+Step = Callable[[Any, Array, Array], tuple[Array, Any]]
+"""(the past, audio of the context and its windows, noise) -> (the chunk, the past with it)."""
+
+
+def new_sampler(config: MotionTransformerConfig, mel: MelConfig) -> MotionSampler:
+    """A sampler of random weights."""
+    model = abstract(lambda rngs: MotionTransformer(config, rngs=rngs))
+    draw = np.random.default_rng(0)
+    weights = jax.tree.map(
+        lambda p: draw.normal(0, 0.02, p.shape).astype(p.dtype),
+        nnx.to_pure_dict(nnx.state(model, nnx.Param)),
+    )
+    zeros, ones = np.zeros(config.latent, np.float32), np.ones(config.latent, np.float32)
+    statistics = {"mean": zeros, "spread": ones, "deviation": ones}
+    return MotionSampler(config, mel, Flow(), weights, statistics)
+
+
+def cached(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
+    """As generation acts; and an empty past."""
+    c = sampler.config
+    reference, seen = jnp.zeros((1, c.latent)), jnp.ones(1, bool)
+
+    def step(past, audio, noise):
+        audio = audio[:, -c.chunk - 2 * c.audio_window :]
+        known = jnp.ones(audio.shape[:2], bool)
+        return sampler.next_chunk(
+            steps, sampler.weights, past, audio, known, reference, seen, noise, GUIDANCE
+        )
+
+    return step, sampler.empty_past(1)
+
+
+def recomputed(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
+    """With the whole context in every pass; and an empty past: latents, of which none exist."""
+    c, rollout = sampler.config, sampler.rollout(steps)
+    positions = jnp.tile(jnp.arange(c.context), (2, 1))
+    causal = chunk_causal_mask(c.context, c.chunk)[None]
+
+    @jax.jit
+    def compute(weights: Any, past: Any, audio: Array, noise: Array) -> tuple[Array, Any]:
+        model, (history, known) = nnx.merge(sampler._graph, weights), past
+        finished, label = rollout.finished(history)
+        seen = jnp.concatenate([known, jnp.ones(c.chunk, bool)])
+        mask = (causal & seen) | jnp.eye(c.context, dtype=bool)
+        heard = heard_audio(c, jnp.ones(audio.shape[:2], bool))
+
+        def denoise(z: Float[Array, "1 c d"], level: Float[Array, ""]) -> Array:
+            output = model(
+                jnp.tile(jnp.concatenate([finished, z], axis=1), (2, 1, 1)),
+                jnp.tile(
+                    jnp.append(jnp.full(rollout.history, label), jnp.full(c.chunk, level)), (2, 1)
+                ),
+                positions,
+                mask,
+                jnp.tile(audio, (2, 1, 1)),
+                jnp.concatenate([heard, jnp.zeros_like(heard)]),
+                jnp.zeros((2, c.latent)),
+                jnp.ones(2, bool),
+            )[:, rollout.history :]
+            return guided(output[:1], output[1:], GUIDANCE)
+
+        chunk = rollout.next_chunk(denoise, noise)
+        known = jnp.append(known[c.chunk :], jnp.ones(c.chunk, bool))[: rollout.history]
+        return chunk, (jnp.concatenate([history[:, c.chunk :], chunk], axis=1), known)
+
+    empty = jnp.zeros((1, rollout.history, c.latent)), jnp.zeros(rollout.history, bool)
+    return functools.partial(compute, sampler.weights), empty
+
+
+def measure(
+    config: MotionTransformerConfig, mel: MelConfig, steps: int, chunks: int
+) -> dict[str, float]:
+    """Seconds of a chunk by both ways, and what follows from them."""
+    sampler, draw = new_sampler(config, mel), np.random.default_rng(1)
+    frames = config.context + 2 * config.audio_window
+    audio = draw.normal(size=(1, frames, config.audio)).astype(np.float32)
+    ways = {"cached": cached(sampler, steps), "recomputed": recomputed(sampler, steps)}
+    pasts = {name: past for name, (_, past) in ways.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    first_difference = np.inf
+    filling = config.context // config.chunk
+    for n in range(filling + chunks):
+        noise = draw.normal(size=(1, config.chunk, config.latent)).astype(np.float32)
+        acted = {}
+        for name, (step, _) in ways.items():
+            if name == "recomputed" and 1 <= n < filling:
+                continue  # its time does not depend on what the context holds
+            start = time.perf_counter()
+            chunk, pasts[name] = jax.block_until_ready(step(pasts[name], audio, noise))
+            acted[name] = np.asarray(chunk)
+            if n >= filling:
+                seconds[name].append(time.perf_counter() - start)
+        if n == 0:  # with nothing before, both compute the same
+            first_difference = float(np.abs(acted["cached"] - acted["recomputed"]).max())
+    cost = {name: float(np.median(values)) for name, values in seconds.items()}
+    live = LiveActing(sampler.start(None, jax.random.key(0), steps=steps), gain=1.0)
+    past = jax.tree.leaves(sampler.empty_past(1))
+    return {
+        "cached_seconds_a_chunk": cost["cached"],
+        "recomputed_seconds_a_chunk": cost["recomputed"],
+        "cached_to_recomputed": cost["cached"] / cost["recomputed"],
+        "real_time_factor": cost["cached"] * FRAME_RATE / config.chunk,
+        "latency_seconds": live.latency + cost["cached"],
+        "past_megabytes": sum(array.nbytes for array in past) / 1e6,
+        "parameters": float(sum(p.size for p in jax.tree.leaves(sampler.weights))),
+        "first_chunk_difference": first_difference,
+    }
+
+
+def main() -> None:
+    """Print the measures of one size as JSON."""
+    parser = Parser(__doc__.split("\n")[0])
+    parser.add_argument("--size", default="full", choices=("full", "tiny"), help="of the network")
+    parser.add_argument("--steps", type=int, default=10, help="denoising steps of a chunk")
+    parser.add_argument("--chunks", type=int, default=5, help="chunks timed, after a full context")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of it")
+    chosen = parser.parse_args(sys.argv[1:])
+    keep_compiled()
+    config = get_config(chosen.size)
+    mel = build(MelConfig, config.mel.to_dict())
+    sizes = {"full": {}, "tiny": {"latent": 32, "audio": mel.width}}[chosen.size]
+    transformer = MotionTransformerConfig(**sizes, **config.motion.to_dict(), dtype=chosen.dtype)
+    found = measure(transformer, mel, chosen.steps, chosen.chunks)
+    device = jax.devices()[0]
+    print(
+        json.dumps(
+            {"size": chosen.size, "dtype": chosen.dtype, "device": device.device_kind, **found}
+        )
+    )
+
+
+if __name__ == "__main__":
+    run(main)

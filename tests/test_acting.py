@@ -1,0 +1,290 @@
+"""Acting chunk by chunk with kept keys and values, from sound that arrives in any pieces."""
+
+import gc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from models.random_weights import compiled, with_random_weights
+from small_models import quick_compilation as quick_compilation
+
+from xactor_jax.acting import LiveActing, MotionSampler
+from xactor_jax.data.audio_features import MelConfig, audio_features, recording_gain
+from xactor_jax.diffusion.processes import Flow
+from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
+
+MEL = MelConfig(bands=6, hops=2)
+# Two layers: the second layer's keys know of more than the first one's tokens.
+SIZES = {
+    "latent": 3,
+    "audio": MEL.width,
+    "width": 16,
+    "depth": 2,
+    "heads": 2,
+    "feed_forward": 1,
+    "chunk": 5,
+    "context": 20,
+    "audio_window": 2,
+}
+STATISTICS = {"mean": np.zeros(3), "spread": np.ones(3), "deviation": np.ones(3)}
+STATISTICS = {name: value.astype(np.float32) for name, value in STATISTICS.items()}
+
+
+def make(**changes):
+    """A sampler and its network, of random weights."""
+    config = MotionTransformerConfig(**{**SIZES, **changes})
+    network = with_random_weights(lambda rngs: MotionTransformer(config, rngs=rngs), deviation=0.3)
+    weights = nnx.to_pure_dict(nnx.state(network, nnx.Param))
+    return MotionSampler(config, MEL, Flow(), weights, STATISTICS), network
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    return make()[0]
+
+
+def features(count, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, MEL.width)).astype(np.float32)
+
+
+def start(sampler, seed=0, **settings):
+    reference = np.linspace(-1, 1, 3, dtype=np.float32)[None]
+    return sampler.start(reference, jax.random.key(seed), steps=2, **settings)
+
+
+def steps(sampler, chunks, dtype=np.float32):
+    """Chunk after chunk, straight from the compiled function: (noise, chunk, past)."""
+    c, draw = sampler.config, np.random.default_rng(1)
+    heard = features(chunks * c.chunk + 2 * c.audio_window)
+    known = np.arange(len(heard)) >= c.audio_window
+    past = sampler.empty_past(1)
+    for first in range(0, chunks * c.chunk, c.chunk):
+        part = slice(first, first + c.chunk + 2 * c.audio_window)
+        noise = draw.normal(size=(1, c.chunk, c.latent)).astype(dtype)
+        chunk, past = sampler.next_chunk(
+            2,
+            sampler.weights,
+            past,
+            heard[None, part],
+            known[None, part],
+            np.ones((1, c.latent), np.float32),
+            np.ones(1, bool),
+            noise,
+            2.0,
+        )
+        yield noise, np.asarray(chunk), past
+
+
+def whole_sequence(sampler, network, frames, reach):
+    """One pass over all frames at once: (z, levels, which audio is heard) -> the output.
+
+    A frame sees its own chunk and `reach` chunks before it.
+    """
+    c = sampler.config
+    chunk = np.arange(frames) // c.chunk
+    apart = chunk[:, None] - chunk[None, :]
+    mask = ((apart >= 0) & (apart <= reach))[None]
+    audio = features(frames + 2 * c.audio_window)[None]
+
+    def run(network, z, levels, heard):
+        positions = jnp.arange(frames)[None]
+        seen = jnp.ones(1, bool)
+        return network(z, levels, positions, mask, audio, heard, jnp.ones((1, c.latent)), seen)
+
+    return compiled(run, network)
+
+
+def attention_in_double(query, key, value, bias, mask):
+    """jax.nn.dot_product_attention, whose softmax is in single precision whatever it is given."""
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(query.shape[-1])
+    scores = scores if bias is None else scores + bias
+    weights = jax.nn.softmax(jnp.where(mask, scores, -jnp.inf), axis=-1)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def test_kept_keys_and_values_are_those_of_the_whole_sequence(monkeypatch):
+    """In double precision, over twice the context: the whole performance, both branches of it."""
+    monkeypatch.setattr(jax.nn, "dot_product_attention", attention_in_double)
+    with jax.enable_x64(True):
+        sampler, network = make(dtype="float64")
+        c, count = sampler.config, 8
+        frames = count * c.chunk
+        forward = whole_sequence(sampler, network, frames, reach=c.context // c.chunk - 1)
+        place = np.arange(frames + 2 * c.audio_window) - c.audio_window
+        near = np.abs(np.arange(frames)[:, None] - place) <= c.audio_window
+        heard = (near & (place >= 0))[None]
+        tokens, levels = np.zeros((1, frames, c.latent)), np.full((1, frames), 0.02)
+        for n, (noise, chunk, _) in enumerate(steps(sampler, count, np.float64)):
+            new, z = slice(n * c.chunk, (n + 1) * c.chunk), noise
+            for level in (1.0, 0.5):
+                tokens[:, new], levels[:, new] = z, level
+                with_audio = np.asarray(forward(tokens, levels, heard))[:, new]
+                without = np.asarray(forward(tokens, levels, np.zeros_like(heard)))[:, new]
+                z = z - 0.5 * (without + 2.0 * (with_audio - without))
+            assert chunk.dtype == np.float64
+            np.testing.assert_allclose(chunk, z, rtol=0, atol=1e-10)
+            tokens[:, new], levels[:, new] = 0.98 * z, 0.02
+        assert np.abs(with_audio - without).max() > 1e-2
+        # Beyond the context there are other sums to compare with, and they differ.
+        unlimited = whole_sequence(sampler, network, frames, reach=count)
+        assert (
+            np.abs(unlimited(tokens, levels, heard) - forward(tokens, levels, heard)).max() > 1e-4
+        )
+
+
+def test_what_is_finished_never_changes(sampler):
+    chunk, before = sampler.config.chunk, sampler.empty_past(1)
+    shape = before.keys.shape
+    for n, (_, _, after) in enumerate(steps(sampler, 8)):
+        assert after.keys.shape == after.values.shape == shape
+        np.testing.assert_array_equal(after.keys[:, :, :-chunk], before.keys[:, :, chunk:])
+        np.testing.assert_array_equal(after.values[:, :, :-chunk], before.values[:, :, chunk:])
+        known = np.arange(shape[2]) >= shape[2] - (n + 1) * chunk
+        np.testing.assert_array_equal(after.known, known)
+        # The branch with the audio is one, that without it another.
+        assert np.abs(after.keys[1, 0, -chunk:] - after.keys[1, 1, -chunk:]).max() > 1e-3
+        before = after
+
+
+def test_until_it_is_full_a_longer_context_changes_nothing(sampler):
+    long = make(context=40)[0]
+    acted = [start(each).act(features(20)) for each in (sampler, long)]
+    # The same sums at other (relative) positions, in fp32.
+    np.testing.assert_allclose(acted[0], acted[1], atol=1e-4)
+    acted = [start(each).act(features(40)) for each in (sampler, long)]
+    assert np.abs(acted[0] - acted[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("sizes", [(1,), (7,), (3, 17, 1, 0), (33,)])
+def test_features_in_pieces_are_acted_as_the_whole(sampler, sizes):
+    heard = features(33)  # longer than the context, and no whole number of chunks
+    whole, acting, parts = start(sampler).act(heard), start(sampler), []
+    assert whole.shape == (33, 3) and whole.dtype == np.float32
+    for piece in pieces(heard, sizes):
+        parts.append(acting.push(piece[None])[0])
+    parts.append(acting.finish()[0])
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def pieces(values, sizes):
+    """The values cut into pieces whose sizes come round and round."""
+    first = n = 0
+    while first < len(values):
+        yield values[first : first + sizes[n % len(sizes)]]
+        first, n = first + sizes[n % len(sizes)], n + 1
+
+
+def speech(seconds, seed=0):
+    """Noise in syllables."""
+    time = np.arange(round(16_000 * seconds)) / 16_000
+    noise = np.random.default_rng(seed).normal(size=len(time))
+    return (0.2 * noise * np.clip(np.sin(25 * time), 0.01, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("sizes", [(37, 211), (640,), (16_000, 1), (100_000,)])
+def test_a_live_voice_is_acted_as_its_recording(sampler, sizes):
+    audio = speech(1.61)
+    frames = 41  # the last of 640 samples is not full
+    gain = recording_gain(np.pad(audio, (0, frames * 640 - len(audio))))
+    whole = start(sampler).act(audio_features(audio, frames, MEL))
+    live = LiveActing(start(sampler), gain)
+    parts = [live.push(piece) for piece in pieces(audio, sizes)]
+    np.testing.assert_array_equal(np.concatenate([*parts, live.finish()]), whole)
+
+
+def test_the_look_ahead_is_what_it_says(sampler):
+    audio, live = speech(1.0), LiveActing(start(sampler), 1.0)
+    # Two frames, and what half a window of 512 samples reaches beyond the last hop of 320.
+    assert live.look_ahead == pytest.approx(2 * 0.04 - 64 / 16_000)
+    first = round(live.latency * 16_000)
+    assert len(live.push(audio[: first - 1])) == 0
+    assert len(live.push(audio[first - 1 : first])) == sampler.config.chunk
+    second = first + 5 * 640
+    assert len(live.push(audio[first : second - 1])) == 0
+    assert len(live.push(audio[second - 1 : second])) == sampler.config.chunk
+
+
+def test_silence_alone_and_nothing_at_all_end(sampler):
+    assert LiveActing(start(sampler), 1.0).finish().shape == (0, 3)
+    assert start(sampler).finish().shape == (1, 0, 3)
+    live = LiveActing(start(sampler), 1.0)
+    assert len(live.push(np.zeros(1, np.float32))) == 0
+    assert live.finish().shape == (1, 3)
+
+
+def test_a_batch_acts_as_each_alone(sampler):
+    heard = np.stack([features(12, seed=0), features(12, seed=1)])
+    reference = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    acting = sampler.start(reference, jax.random.key(0), steps=2, batch=2)
+    together = np.concatenate([acting.push(heard), acting.finish()], axis=1)
+    assert together.shape == (2, 12, 3)
+    swapped = sampler.start(reference, jax.random.key(0), steps=2, batch=2)
+    changed = np.concatenate([swapped.push(heard[[0, 0]]), swapped.finish()], axis=1)
+    np.testing.assert_array_equal(changed[0], together[0])
+    assert np.abs(changed[1] - together[1]).max() > 1e-3
+
+
+def test_chunks_come_as_they_are_made(sampler, monkeypatch):
+    made, next_chunk = [], type(sampler).next_chunk
+
+    def counted(*arguments):
+        made.append(None)
+        return next_chunk(*arguments)
+
+    monkeypatch.setattr(type(sampler), "next_chunk", counted)
+    for n, chunk in enumerate(start(sampler).chunks(features(100))):
+        assert len(made) == n + 1
+        assert chunk.shape == (1, sampler.config.chunk, sampler.config.latent)
+
+
+def test_sound_to_come_is_heard_one_window_ahead(sampler):
+    c = sampler.config
+    heard, later = features(30), np.concatenate([features(30)[:17], features(30, seed=1)[17:]])
+    acted, changed = (start(sampler).act(sound) for sound in (heard, later))
+    # The last frame whose chunk hears nothing from frame 17 on.
+    same = (17 - c.audio_window) // c.chunk * c.chunk
+    np.testing.assert_array_equal(changed[:same], acted[:same])
+    assert (changed[same : same + c.chunk] != acted[same : same + c.chunk]).any()
+
+
+def test_seed_portrait_and_guidance_matter(sampler):
+    heard = features(10)
+    acted = start(sampler).act(heard)
+    np.testing.assert_array_equal(start(sampler).act(heard), acted)
+    others = (
+        start(sampler, seed=1),
+        start(sampler, audio_guidance=1.0),
+        sampler.start(None, jax.random.key(0), steps=2),
+    )
+    for other in others:
+        assert np.abs(other.act(heard) - acted).max() > 1e-4
+
+
+def test_without_guidance_of_the_audio_there_is_no_audio_in_the_past_either(sampler):
+    acted = [start(sampler, audio_guidance=0.0).act(features(40, seed)) for seed in (0, 1)]
+    np.testing.assert_allclose(acted[0], acted[1], atol=1e-6)
+
+
+def test_nothing_is_compiled_and_nothing_grows_while_a_voice_streams(sampler, caplog):
+    live, c = LiveActing(start(sampler), 1.0), sampler.config
+    voice = pieces(speech(12.0), (333, 4000, 1, 640, 12_345))
+    while live.acting.count < 5:  # the first chunk compiles; the context fills
+        live.push(next(voice))
+    compilations = type(sampler).next_chunk._cache_size()
+    gc.collect()
+    arrays = sum(array.nbytes for array in jax.live_arrays())
+    with jax.log_compiles(True):
+        caplog.clear()
+        for piece in voice:
+            live.push(piece)
+            assert live.acting.audio.shape[1] < c.chunk + 2 * c.audio_window
+            assert len(live.features._samples) < 640 + 512
+        assert live.acting.count > 55
+        assert sum(array.nbytes for array in jax.live_arrays()) <= arrays
+        live.finish()
+        assert not [record for record in caplog.records if "ompil" in record.message]
+        jax.jit(lambda x: x + 1)(np.float32(1))
+        assert [record for record in caplog.records if "ompil" in record.message]  # had there been
+    assert type(sampler).next_chunk._cache_size() == compilations
