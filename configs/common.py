@@ -25,6 +25,7 @@ def base(task: str) -> ConfigDict:
                 "clip_norm": 1.0,
                 "ema_decay": 0.9999,
                 "accumulate": 1,
+                "frozen": (),  # parts of the parameters, such as ("renderer/encoder",)
             },
             "initial_weights": "",  # a weights file of the same task to start from
             "weights_dtype": "float32",  # how exported weights are stored; or "float16"

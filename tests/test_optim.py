@@ -1,5 +1,6 @@
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,7 +23,26 @@ OPTIMIZER = {
     "b1": 0.9,
     "b2": 0.99,
     "clip_norm": 1.0,
+    "frozen": (),
 }
+
+
+def test_frozen_parts_stay_and_do_not_count_when_clipping():
+    config = ConfigDict({**OPTIMIZER, "frozen": ("a/encoder",)})
+    params = {
+        "a": {"encoder": {"kernel": jnp.ones((1, 2))}, "encoder_2": {"kernel": jnp.ones((1, 2))}}
+    }
+    gradients = jax.tree.map(lambda leaf: leaf, params)
+    gradients["a"]["encoder"] = {"kernel": jnp.full((1, 2), 1e6)}
+    gradients["a"]["encoder_2"] = {"kernel": jnp.array([[0.3, -0.4]])}
+    optimizer, _ = make_optimizer(config, 10)
+    updates, state = optimizer.update(gradients, optimizer.init(params), params)
+    np.testing.assert_array_equal(updates["a"]["encoder"]["kernel"], 0)
+    # Of norm 0.5 by itself, the other gradient is not clipped; decay is 0.5 of the weights.
+    np.testing.assert_allclose(updates["a"]["encoder_2"]["kernel"], [[-0.15, 0.05]], rtol=1e-5)
+    np.testing.assert_allclose(state[2][0].mu["a"]["encoder_2"]["kernel"], [[0.03, -0.04]])
+    with pytest.raises(InputError, match="no parameters in 'encoder'"):
+        make_optimizer(ConfigDict({**OPTIMIZER, "frozen": ("encoder",)}), 10)[0].init(params)
 
 
 @pytest.mark.parametrize("step", [0, 1, 5, 10, 11, 55, 99, 100, 130])

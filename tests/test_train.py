@@ -93,6 +93,7 @@ def make_config(**changes):
                 "clip_norm": 1.0,
                 "ema_decay": 0.99,
                 "accumulate": 1,
+                "frozen": (),
             },
         }
     )

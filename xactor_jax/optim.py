@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from xactor_jax.errors import InputError
 from xactor_jax.sharding import is_stacked
-from xactor_jax.state import tensor_name
+from xactor_jax.state import named_tensors, tensor_name
 
 
 def learning_rate_schedule(
@@ -47,22 +48,55 @@ def weight_decay_mask(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
+def frozen_mask(params: Any, frozen: Sequence[str]) -> Any:
+    """True for tensors that lie in one of the parts named `frozen`, such as "renderer/encoder".
+
+    Raises InputError for a name that no tensor lies in.
+    """
+
+    def lies_in(name: str, part: str) -> bool:
+        return name == part or name.startswith(f"{part}/")
+
+    names = named_tensors(params)
+    for part in frozen:
+        if not any(lies_in(name, part) for name in names):
+            raise InputError(f"config.optimizer.frozen: no parameters in {part!r}")
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: any(lies_in(tensor_name(path), part) for part in frozen), params
+    )
+
+
 def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optax chain and its learning rate, from `config.optimizer` and the number of steps.
 
-    Fields: learning_rate, warmup_steps, schedule, weight_decay, b1, b2, clip_norm.
+    Fields: learning_rate, warmup_steps, schedule, weight_decay, b1, b2, clip_norm, frozen (parts
+    that keep their values to the last bit).
     """
     schedule = learning_rate_schedule(
         config.schedule, config.learning_rate, config.warmup_steps, steps
     )
+
+    def is_frozen(params: Any) -> Any:
+        return frozen_mask(params, config.frozen)
+
+    def decays(params: Any) -> Any:
+        return jax.tree.map(
+            lambda decays, frozen: decays and not frozen,
+            weight_decay_mask(params),
+            is_frozen(params),
+        )
+
+    # Zeroed first: a gradient that nothing reads is not computed, nor counted when clipping.
+    still = [optax.masked(optax.set_to_zero(), is_frozen)] if config.frozen else []
     chain = optax.chain(
+        *still,
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
             schedule,
             b1=config.b1,
             b2=config.b2,
             weight_decay=config.weight_decay,
-            mask=weight_decay_mask,
+            mask=decays,
         ),
     )
     return chain, schedule

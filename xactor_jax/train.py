@@ -7,7 +7,8 @@ uninterrupted one.
 
 A config has steps, log_every, save_every and evaluate_every (in steps), batch_size (examples of all
 processes), seed, mesh {replica, fsdp, context, tensor}, optimizer {learning_rate, warmup_steps,
-schedule, weight_decay, b1, b2, clip_norm, ema_decay, accumulate (slices of a batch)},
+schedule, weight_decay, b1, b2, clip_norm, ema_decay, accumulate (slices of a batch),
+frozen (parts that do not learn)},
 initial_weights (a weights file to start from, or ""), read_threads and read_workers (processes).
 """
 

@@ -132,14 +132,22 @@ class Renderer(nnx.Module):
           still: the reference's own motion latent.
           reference_seen: False where the attention must not see the reference.
         """
+        arguments = z, noise_level, reference, tokens, motion, box, still, reference_seen
+        return self._sample(self._output(*arguments), reference)
+
+    def _output(
+        self, z, noise_level, reference, tokens, motion, box, still, reference_seen=None
+    ) -> Float[Array, "b t h w o"]:
+        """The denoiser's output as it is; flow comes last."""
         t = z.shape[1]
-        copy = repeat(reference, "b h w c -> b t h w c", t=t)
         fused = self.encoder.fuse(
             rearrange(motion, "b t m -> (b t) m"), rearrange(box, "b t e -> (b t) e")
         )
         fused = rearrange(fused, "(b t) n d -> b t n d", t=t)
         change = jnp.concatenate([motion - still[:, None], box - jnp.asarray(NEUTRAL_BOX)], axis=-1)
-        stacked, pooled = [z, copy] if self.config.stack_reference else [z], None
+        stacked, pooled = [z], None
+        if self.config.stack_reference:
+            stacked.append(repeat(reference, "b h w c -> b t h w c", t=t))
         if self.motion_maps is not None:
             stacked.append(self._on_grid(self.motion_maps(change)))
             tokens_of_frame = rearrange(fused, "b t n d -> b t (n d)")
@@ -154,13 +162,21 @@ class Renderer(nnx.Module):
         )
         assert output is not None
         output = output.astype(jnp.float32)
+        if self.flow is None:
+            return output
+        flow = self._on_grid(self.flow(change))
+        return output.at[..., self.config.codec.channels :].add(flow)
+
+    def _sample(
+        self, output: Float[Array, "b t h w o"], reference: Float[Array, "b h w c"]
+    ) -> Float[Array, "b t h w c"]:
+        """What the output stands for: itself, or a change of the reference, warped or not."""
+        channels = self.config.codec.channels
         if not self.config.from_reference:
             return output
-        channels = self.config.codec.channels
-        if self.flow is not None:
-            flow = self._on_grid(self.flow(change)) + output[..., channels:]
-            copy = self._warped(reference, flow)
-        return copy + output[..., :channels]
+        if self.flow is None:
+            return output + reference[:, None]
+        return output[..., :channels] + self._warped(reference, output[..., channels:])
 
     def _on_grid(self, rows: Float[Array, "b t n"]) -> Float[Array, "b t h w c"]:
         size = self.latent_size
@@ -208,7 +224,9 @@ class Renderer(nnx.Module):
 
         def denoise(z, level):
             levels = jnp.full(len(motions) * len(z), level)
-            output = self.predict(repeated(z), levels, *conditions)
-            return output if scale == 1 else guided(output[: len(z)], output[len(z) :], scale)
+            output = self._output(repeated(z), levels, *conditions)
+            if scale != 1:
+                output = guided(output[: len(z)], output[len(z) :], scale)
+            return self._sample(output, reference)
 
         return euler(denoise, noise, linear_levels(sampling.steps), self.config.flow)
