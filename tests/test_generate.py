@@ -3,7 +3,6 @@
 The weights are random, so the pictures mean nothing; everything around them is real.
 """
 
-import functools
 import shutil
 import subprocess
 import sys
@@ -13,69 +12,24 @@ import av
 import cv2
 import numpy as np
 import pytest
+from generation import command as command
+from generation import opened_once as opened_once
+from generation import portrait as portrait
+from generation import recording
+from generation import weights as weights
 from media.drawn import drawn_face, grey_frames, write_media
 from PIL import Image
 from scipy.io import wavfile
-from small_models import checkpoint
 from small_models import quick_compilation as quick_compilation
 
 from xactor_jax import generate
 from xactor_jax.acting import MotionSampler
-from xactor_jax.command import run
 from xactor_jax.generate import Stopwatch, perform, portrait_of
 from xactor_jax.media.audio import read_audio
 from xactor_jax.media.faces import single_face
 from xactor_jax.media.video import read_video
 from xactor_jax.models.renderer import Sampling
-from xactor_jax.release import WINDOW, open_checkpoint
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return checkpoint(tmp_path_factory)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def opened_once():
-    """A checkpoint is opened, and its models compiled, once for all tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "open_checkpoint", functools.cache(open_checkpoint))
-        yield
-
-
-@pytest.fixture(scope="module")
-def portrait(tmp_path_factory):
-    path = tmp_path_factory.mktemp("portrait") / "portrait.png"
-    Image.fromarray(drawn_face()).save(path)
-    return path
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run the command in this process: exit code, stdout, stderr."""
-
-    def call(**flags):
-        arguments = [f"--{name}={value}" for name, value in flags.items() if value is not None]
-        monkeypatch.setattr(sys, "argv", ["generate", *arguments])
-        capsys.readouterr()
-        try:
-            run(generate.main)
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        return (code, *capsys.readouterr())
-
-    return call
-
-
-def recording(path, seconds, rate=16_000, channels=1):
-    """Quiet noise with a 1 kHz burst at 0.6 of its time."""
-    time = np.arange(round(seconds * rate)) / rate - 0.6 * seconds
-    sound = 0.01 * np.random.default_rng(0).normal(size=len(time))
-    sound += 0.7 * np.cos(2 * np.pi * 1000 * time) * np.exp(-((time / 0.01) ** 2))
-    values = np.round(32767 * sound).astype(np.int16)
-    wavfile.write(path, rate, values if channels == 1 else np.stack([values, values // 2], axis=1))
-    return path
+from xactor_jax.release import WINDOW
 
 
 # Every length, rate and number of channels at least once.
@@ -232,7 +186,7 @@ def folder(tmp_path_factory, portrait, weights):
     ("flags", "message"),
     [
         ({"image": None}, "--image"),
-        ({"audio": None}, "--audio"),
+        ({"audio": None}, "give --audio=SPEECH to act from, or --driving=VIDEO to perform"),
         ({"output": None}, "--output"),
         ({"pitch": 3}, "--pitch"),
         ({"image": "none.png"}, "/none.png: no such file; check"),

@@ -1,6 +1,7 @@
-"""A portrait and a voice become a video.
+"""A portrait acts from a voice, or performs the motion of another video.
 
 python -m xactor_jax.generate --image=portrait.png --audio=speech.wav --output=video.mp4
+python -m xactor_jax.generate --image=portrait.png --driving=film.mp4 --output=video.mp4
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -22,13 +24,16 @@ from xactor_jax.data.audio_features import audio_features
 from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.data.transforms import PLAIN, driving_picture, picture_of, picture_window
 from xactor_jax.errors import InputError
-from xactor_jax.media.audio import frames_of, read_audio, to_mono_16k
+from xactor_jax.media.audio import frames_of, has_sound, read_audio, to_mono_16k
+from xactor_jax.media.driving import Driver, find_driver
 from xactor_jax.media.faces import cut_view, single_face, to_view, view_window
 from xactor_jax.media.image import read_image
-from xactor_jax.media.video import VideoWriter, check_output
-from xactor_jax.models.renderer import NEUTRAL_BOX, Sampling
+from xactor_jax.media.video import VideoWriter, check_output, frames_expected
+from xactor_jax.models.renderer import NEUTRAL_BOX, RendererConfig, Sampling
 from xactor_jax.progress import progress
-from xactor_jax.release import PortraitRenderer, open_checkpoint
+from xactor_jax.release import PortraitRenderer, open_checkpoint, open_renderer
+
+Sound = tuple[Float[np.ndarray, "samples channels"], int]  # samples and their rate in Hz
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +42,17 @@ class Portrait:
 
     picture: UInt8[np.ndarray, "s s 3"]
     driving: UInt8[np.ndarray, "c c 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Performance:
+    """A video in the making: frames that are rendered as they are asked for, and what is heard."""
+
+    frames: Iterator[UInt8[np.ndarray, "s s 3"]]
+    count: int
+    size: int
+    sound: Sound | None
+    seconds: float
 
 
 class Stopwatch:
@@ -61,6 +77,11 @@ class Stopwatch:
             yield value
 
 
+def view_size(config: RendererConfig) -> int:
+    """Side in pixels of the views that pictures and driving crops are cut from."""
+    return max(256, 2 * config.image_size)
+
+
 def portrait_of(
     image: UInt8[np.ndarray, "h w 3"], name: str, renderer: PortraitRenderer
 ) -> Portrait:
@@ -72,7 +93,7 @@ def portrait_of(
     face = single_face(image, name)
     boxes = np.array([[face.cy, face.cx, face.side]])
     window = view_window(boxes, *image.shape[:2])
-    view = cut_view(image, window, max(256, 2 * config.image_size))
+    view = cut_view(image, window, view_size(config))
     head = to_view(boxes, window)
     rng = np.random.default_rng(0)
     driving = driving_picture(
@@ -103,6 +124,45 @@ def perform(
     noise = renderer.noise(noise_key)
     frames = renderer.animate(portrait.picture, portrait.driving, motion, box, noise, sampling)
     return stopwatch.timed("frames", frames)
+
+
+def reenact(
+    portrait: Portrait,
+    driver: Driver,
+    renderer: PortraitRenderer,
+    *,
+    seed: int,
+    sampling: Sampling,
+    relative: bool,
+    stopwatch: Stopwatch,
+) -> Iterator[UInt8[np.ndarray, "s s 3"]]:
+    """The frames of a driver's performance on the portrait, one by one, in constant memory.
+
+    Args:
+      relative: the motion is what has changed since the driver's first frame, added to the
+        portrait's own.
+    """
+    config = renderer.config
+    crops = driver.crops(view_size(config), config.encoder.image_size)
+    motion = renderer.encode_each(crops)
+    if relative:
+        motion = changes_added(renderer.encode(portrait.driving[None])[0], motion)
+    motion = stopwatch.timed("motion", motion)
+    noise = renderer.noise(jax.random.key(seed))
+    frames = renderer.animate(
+        portrait.picture, portrait.driving, motion, driver.box, noise, sampling
+    )
+    return stopwatch.timed("frames", frames)
+
+
+def changes_added(
+    own: Float[np.ndarray, " d"], motion: Iterable[Float[np.ndarray, " d"]]
+) -> Iterator[Float[np.ndarray, " d"]]:
+    """own + (m_t - m_0) of motion latents m: another's changes, begun at one's own latent."""
+    first = None
+    for latent in motion:
+        first = latent if first is None else first
+        yield own + (latent - first)
 
 
 def add_sampling(parser: Parser) -> None:
@@ -139,33 +199,56 @@ def sampling_of(chosen: Namespace, renderer: PortraitRenderer) -> Sampling:
 
 def flags(arguments: list[str]) -> Namespace:
     """Read and check the command's flags. Raises InputError."""
-    parser = Parser("Animate a portrait with a voice.")
+    parser = Parser("Animate a portrait with a voice, or with the motion of a video.")
     parser.add_argument("--image", required=True, help="picture with one face")
-    parser.add_argument("--audio", required=True, help="speech: any audio, or video with sound")
+    parser.add_argument(
+        "--audio",
+        help="speech to act from: any audio, or video with sound; with --driving it is only heard, "
+        "as long as that video lasts",
+    )
+    parser.add_argument(
+        "--driving",
+        help="video of one person, without cuts, whose motion the portrait performs; it is heard "
+        "with its own sound unless --audio gives another",
+    )
+    parser.add_argument(
+        "--relative_motion",
+        action="store_true",
+        help="add the changes since the first frame of --driving to the portrait's own expression; "
+        "that frame should show about the portrait's expression",
+    )
     parser.add_argument("--output", required=True, help="MP4 file to write")
     parser.add_argument("--checkpoint", default="checkpoints/tiny", help="folder of weights")
     add_sampling(parser)
     chosen = parser.parse_args(arguments)
+    check_sources(chosen)
     check_ranges(chosen)
     check_output(chosen.output)
     return chosen
 
 
-def main() -> None:
-    """Generate what the flags say."""
-    chosen = flags(sys.argv[1:])
-    keep_compiled()
+def check_sources(chosen: Namespace) -> None:
+    """Raise InputError where nothing says how to move, or the output would replace a source."""
+    if chosen.audio is None and chosen.driving is None:
+        raise InputError("give --audio=SPEECH to act from, or --driving=VIDEO to perform")
+    if chosen.relative_motion and chosen.driving is None:
+        raise InputError("--relative_motion: of what? give --driving=VIDEO too")
+    output = Path(chosen.output)
+    for source in (chosen.audio, chosen.driving):
+        if source and output.is_file() and Path(source).is_file() and output.samefile(source):
+            raise InputError(f"{output}: this file is also read; name another output")
+
+
+def acted(chosen: Namespace, stopwatch: Stopwatch) -> Performance:
+    """The portrait acts from speech, and lasts as long. Raises InputError for a bad file."""
     image = read_image(chosen.image)
     samples, rate = read_audio(chosen.audio)
     speech = to_mono_16k(samples, rate)
-    count, seconds = max(frames_of(len(speech)), 1), len(samples) / rate
+    count = max(frames_of(len(speech)), 1)
     renderer, sampler = open_checkpoint(chosen.checkpoint)
-    portrait = portrait_of(image, chosen.image, renderer)
-    features = audio_features(speech, count, sampler.mel)
-    stopwatch = Stopwatch()
     frames = perform(
-        portrait,
-        features,
+        portrait_of(image, chosen.image, renderer),
+        audio_features(speech, count, sampler.mel),
         renderer,
         sampler,
         seed=chosen.seed,
@@ -173,18 +256,60 @@ def main() -> None:
         audio_guidance=chosen.audio_guidance,
         stopwatch=stopwatch,
     )
-    size = renderer.config.image_size
+    size, seconds = renderer.config.image_size, len(samples) / rate
+    return Performance(frames, count, size, (samples, rate), seconds)
+
+
+def driving_sound(chosen: Namespace) -> Sound | None:
+    """What is heard with a driving video: --audio, or else its own sound where it has any."""
+    if chosen.audio is not None:
+        return read_audio(chosen.audio)
+    return read_audio(chosen.driving) if has_sound(chosen.driving) else None
+
+
+def reenacted(chosen: Namespace, stopwatch: Stopwatch) -> Performance:
+    """The portrait performs a video, and lasts as long. Raises InputError for a bad file."""
+    image = read_image(chosen.image)
+    sound = driving_sound(chosen)
+    renderer = open_renderer(chosen.checkpoint)
+    portrait = portrait_of(image, chosen.image, renderer)
+    begun, expected = time.perf_counter(), frames_expected(chosen.driving)
+    with progress("finding the face", expected, "frames") as advance:
+        driver = find_driver(chosen.driving, advance)
+    stopwatch.seconds["face"] = time.perf_counter() - begun
+    frames = reenact(
+        portrait,
+        driver,
+        renderer,
+        seed=chosen.seed,
+        sampling=sampling_of(chosen, renderer),
+        relative=chosen.relative_motion,
+        stopwatch=stopwatch,
+    )
+    seconds = len(driver) / FRAME_RATE
+    if sound is not None:
+        samples, rate = sound
+        sound = samples[: round(seconds * rate)], rate
+    return Performance(frames, len(driver), renderer.config.image_size, sound, seconds)
+
+
+def main() -> None:
+    """Generate what the flags say."""
+    chosen = flags(sys.argv[1:])
+    keep_compiled()
+    stopwatch = Stopwatch()
+    made = (acted if chosen.driving is None else reenacted)(chosen, stopwatch)
     with (
-        VideoWriter(chosen.output, size, FRAME_RATE, (samples, rate)) as video,
-        progress("frames", count, "frames") as advance,
+        VideoWriter(chosen.output, made.size, FRAME_RATE, made.sound) as video,
+        progress("frames", made.count, "frames") as advance,
     ):
-        for frame in frames:
+        for frame in made.frames:
             video.push(frame)
             advance(1)
     times = ", ".join(
-        f"{stage} {spent / seconds:.2f}x" for stage, spent in stopwatch.seconds.items()
+        f"{stage} {spent / made.seconds:.2f}x" for stage, spent in stopwatch.seconds.items()
     )
-    print(f"{chosen.output}: {seconds:.2f} s of video; time for each second of it: {times}")
+    print(f"{chosen.output}: {made.seconds:.2f} s of video; time for each second of it: {times}")
 
 
 if __name__ == "__main__":

@@ -30,20 +30,11 @@ from xactor_jax.data.shards import FRAME_RATE, SAMPLES_PER_FRAME, Clip
 from xactor_jax.errors import InputError
 from xactor_jax.media import faces
 from xactor_jax.media.audio import frames_of, open_media, read_audio, to_mono_16k
-from xactor_jax.media.faces import Face
+from xactor_jax.media.tracking import find_head
 from xactor_jax.media.video import read_video
 from xactor_jax.progress import progress
 
 SHORTEST_SECONDS = 1.0
-# In face sides from one frame to the next: more than a head can move in 40 ms.
-LARGEST_JUMP = 0.25
-# Mean change in brightness (0 to 255) of a thumbnail from one frame to the next: another scene.
-LARGEST_CHANGE = 40.0
-# Once a second the whole picture is searched: for other people, and to find a lost face again.
-SEARCH_EVERY = FRAME_RATE
-# Seconds without any face after which the rest of a file is not searched.
-LONGEST_WAIT = 10
-_THUMBNAIL = (32, 32)
 _FORMAT = "1"
 
 
@@ -120,10 +111,10 @@ def prepare_clip(footage: Footage, size: int) -> Clip:
     """Read one file twice (to find the face, then to cut the view) and make it a clip.
 
     Raises:
-      InputError: the file cannot be used; the message says why, without the file's name first.
+      InputError: the file cannot be used; the message says why.
     """
     audio = to_mono_16k(*read_audio(footage.path))
-    boxes, (height, width) = _find_head(footage.path)
+    boxes, (height, width) = find_head(footage.path)
     length = min(len(boxes), frames_of(len(audio)))
     if length < SHORTEST_SECONDS * FRAME_RATE:
         raise InputError(f"only {length / FRAME_RATE:.2f} s with picture and sound; needs 1 s")
@@ -145,64 +136,6 @@ def prepare_clip(footage: Footage, size: int) -> Clip:
         head_box=faces.to_view(track, window),
         audio=np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16),
     )
-
-
-def _find_head(path: Path) -> tuple[list[tuple[float, float, float] | None], tuple[int, int]]:
-    """The face's box in every frame (None where it is lost), and the picture's height and width.
-
-    Raises:
-      InputError: there is no face, another face stays in the picture, or the scene changes.
-    """
-    boxes: list[tuple[float, float, float] | None] = []
-    crowds, searches, shape = 0, 0, (0, 0)
-    last: Face | None = None
-    thumbnail = None
-    for count, picture in enumerate(read_video(path)):
-        if count and picture.shape[:2] != shape:
-            raise InputError(f"the picture changes its size at {count / FRAME_RATE:.2f} s")
-        shape = picture.shape[:2]
-        thumbnail = _same_scene(thumbnail, picture, count)
-        face = faces.follow_face(picture, last) if last else None
-        if face is None or count % SEARCH_EVERY == 0:
-            # Thorough searches are slow, and only for a face that was never seen.
-            found = faces.detect_faces(picture, last is None and count % SEARCH_EVERY == 0)
-            searches += 1
-            crowds += len(found) > 1
-            face = face or _nearest(found, last)
-        if face and last and boxes[-1] is not None:
-            _check_jump(last, face, count)
-        boxes.append(face.box if face else None)
-        last = face or last
-        if last is None and count == LONGEST_WAIT * FRAME_RATE:
-            raise InputError(f"no face found in the first {LONGEST_WAIT} s")
-    if not any(boxes):
-        raise InputError("no face found")
-    if 2 * crowds > searches:
-        raise InputError(f"several faces in {crowds} of the {searches} frames searched")
-    return boxes, shape
-
-
-def _nearest(found: list[Face], last: Face | None) -> Face | None:
-    """The face nearest to the last one, or the largest when there was none."""
-    if last is None:
-        return found[0] if found else None
-    return min(found, key=lambda face: np.hypot(face.cx - last.cx, face.cy - last.cy), default=None)
-
-
-def _check_jump(last: Face, face: Face, count: int) -> None:
-    jump = float(np.hypot(face.cx - last.cx, face.cy - last.cy)) / last.side
-    if jump > LARGEST_JUMP:
-        raise InputError(
-            f"the face jumps by {jump:.2f} of its width at {count / FRAME_RATE:.2f} s (a cut?)"
-        )
-
-
-def _same_scene(before: np.ndarray | None, picture: np.ndarray, count: int) -> np.ndarray:
-    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    after = cv2.resize(gray, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
-    if before is not None and np.abs(after - before).mean() > LARGEST_CHANGE:
-        raise InputError(f"the scene changes at {count / FRAME_RATE:.2f} s; cut the clip there")
-    return after
 
 
 def stage(footage: Footage, output: Path, size: int) -> str:

@@ -31,8 +31,11 @@ class _Rate(ProgressColumn):
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr while the block runs; call what it yields with how much more is done."""
+def progress(description: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr while the block runs; call what it yields with how much more is done.
+
+    Without a total it shows the rate alone.
+    """
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from xactor_jax.state import named_tensors
 
 Seen = tuple[Array, list[Array], Array]  # a portrait's latent, reference tokens and motion latent
 RENDERER_FILE, MOTION_FILE = "renderer.safetensors", "motion.safetensors"
+ENCODED_TOGETHER = 32  # driving crops
 WINDOW = 16  # frames rendered together, at most; temporal layers have seen a quarter of them before
 
 
@@ -41,21 +43,27 @@ def digest(weights: Any) -> str:
     return found.hexdigest()[:16]
 
 
-def open_checkpoint(folder: str | Path) -> tuple[PortraitRenderer, MotionSampler]:
-    """Both models of a checkpoint folder.
+def open_renderer(folder: str | Path) -> PortraitRenderer:
+    """The renderer of a checkpoint folder, which needs no motion beside it.
 
-    Raises InputError where the folder or one of its files is missing or foreign, or the motion was
-    learnt on latents of another encoder.
+    Raises InputError where the folder or the file is missing or foreign.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such checkpoint folder; give one with {RENDERER_FILE} and {MOTION_FILE}"
         )
-    renderer, sampler = (
-        PortraitRenderer(folder / RENDERER_FILE),
-        MotionSampler.open(folder / MOTION_FILE),
-    )
+    return PortraitRenderer(folder / RENDERER_FILE)
+
+
+def open_checkpoint(folder: str | Path) -> tuple[PortraitRenderer, MotionSampler]:
+    """Both models of a checkpoint folder.
+
+    Raises InputError where the folder or one of its files is missing or foreign, or the motion was
+    learnt on latents of another encoder.
+    """
+    renderer, folder = open_renderer(folder), Path(folder)
+    sampler = MotionSampler.open(folder / MOTION_FILE)
     if sampler.encoder != renderer.encoder:
         raise InputError(
             f"{folder / MOTION_FILE}: trained on latents of another encoder than that of "
@@ -82,13 +90,17 @@ class PortraitRenderer:
         return nnx.merge(self._graph, params, nnx.State(statistics))
 
     def encode(self, crops: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b d"]:
-        """Driving crops -> motion latents; any number, in batches of a fixed size."""
-        size, latents = 32, []
-        for start in range(0, len(crops), size):
-            part = crops[start : start + size]
-            padded = np.concatenate([part, np.repeat(part[:1], size - len(part), axis=0)])
-            latents.append(np.asarray(self._encode(self.weights, padded))[: len(part)])
-        return np.concatenate(latents)
+        """Driving crops -> motion latents; any number."""
+        return np.stack(list(self.encode_each(crops)))
+
+    def encode_each(
+        self, crops: Iterable[UInt8[np.ndarray, "h w 3"]]
+    ) -> Iterator[Float[np.ndarray, " d"]]:
+        """Driving crops -> motion latents, in batches of a fixed size and constant memory."""
+        crops = iter(crops)
+        while part := list(itertools.islice(crops, ENCODED_TOGETHER)):
+            filled = np.stack(part + part[:1] * (ENCODED_TOGETHER - len(part)))
+            yield from np.asarray(self._encode(self.weights, filled))[: len(part)]
 
     @functools.partial(jax.jit, static_argnums=0)
     def _encode(self, weights: Any, crops: Array) -> Array:

@@ -45,6 +45,20 @@ def read_audio(path: str | os.PathLike) -> tuple[Float32[np.ndarray, "samples ch
     return samples, rate
 
 
+def has_sound(path: str | os.PathLike) -> bool:
+    """Whether a file has an audio track, and one that is not empty.
+
+    Raises InputError where the file is missing or is no audio or video file.
+    """
+    with open_media(Path(path)) as container:
+        if not container.streams.audio:
+            return False
+        try:
+            return next(container.decode(container.streams.audio[0]), None) is not None
+        except av.FFmpegError:
+            return True  # but damaged: `read_audio` says so
+
+
 def open_media(path: Path) -> av.container.InputContainer:
     """Open a file for decoding.
 

@@ -51,6 +51,15 @@ def read_video(
             raise InputError(f"{path}: no picture in this file; give a video")
 
 
+def frames_expected(path: str | os.PathLike) -> int | None:
+    """About how many frames `read_video` will give; None where the file does not say.
+
+    Raises InputError as `read_video` does for a file that cannot be opened.
+    """
+    with open_media(Path(path)) as container:
+        return container.duration and round(container.duration / av.time_base * FRAME_RATE)
+
+
 def _timed(
     container: av.container.InputContainer,
 ) -> Iterator[tuple[float, float, av.VideoFrame]]:
