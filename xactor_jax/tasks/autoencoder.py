@@ -108,7 +108,8 @@ class AutoencoderTask:
         chosen = np.linspace(0, len(self.examples) - 1, count).astype(int)
         examples = [self.examples.load(self.examples[int(i)], rng) for i in chosen]
         batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-        copying = {name: np.asarray(error) for name, error in self._copying(batch).items()}
+        errors = self._copying({name: jnp.asarray(array) for name, array in batch.items()})
+        copying = {name: np.asarray(error) for name, error in errors.items()}
         if initial_weights:  # they know the latents of their own basis only
             codec = load_weights(Path(initial_weights))[0]["statistics"]["codec"]
         else:
