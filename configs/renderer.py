@@ -9,7 +9,9 @@ def renderer(size: str) -> dict[str, Any]:
     full: X-NeMo's networks (models/video_unet.py, models/motion_encoder.py).
     tiny: the same networks for 128-pixel pictures, trained from nothing on two CPU cores. Its
     denoiser predicts the clean sample as a change of the reference, which it also sees stacked on
-    the noisy latent: in our trials this reached in minutes what predicting the velocity did not.
+    the noisy latent, and a flow that moves the reference first: in our trials the first reached in
+    minutes what predicting the velocity did not, and patches cannot follow a head that moves by
+    pixels without the second.
     """
     if size == "full":
         return {

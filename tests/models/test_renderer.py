@@ -121,6 +121,11 @@ def test_the_reference_may_be_moved_along_a_predicted_flow():
     assert np.abs(by_motion).max() > 1e-3
 
 
+def test_only_a_changed_reference_is_moved():
+    with pytest.raises(ValueError, match="warps_reference needs from_reference"):
+        RendererConfig(warps_reference=True)
+
+
 @pytest.mark.parametrize("name", ["z", "motion", "box"])
 def test_frames_follow_their_own_motion_and_box(predicted, name):
     before = predicted()[0]

@@ -57,6 +57,12 @@ class RendererConfig:
     sampling: Sampling = Sampling()  # by default
     motion_maps: int = 0  # channels of a linear map of the motion's change, stacked likewise
 
+    def __post_init__(self):
+        if self.warps_reference and not self.from_reference:
+            raise ValueError(
+                "warps_reference needs from_reference: only a changed one can be moved"
+            )
+
 
 class Renderer(nnx.Module):
     """Portrait and motion -> frames. Pictures are in [-1, 1]; latents are the codec's."""

@@ -170,14 +170,10 @@ class AutoencoderTask:
         target = encode_latents(renderer, batch["target"])
         reference = encode_latents(renderer, batch["reference"][:, None])[:, 0]
 
-        driving = rearrange(batch["driving"], "b t h w c -> (b t) h w c")
-        other = rearrange(batch["other_driving"], "b t h w c -> (b t) h w c")
-        latents = renderer.encoder.encode(to_signed(jnp.concatenate([driving, other])))
-        motion = rearrange(latents[: b * t], "(b t) d -> b t d", t=t)
-        again = rearrange(latents[b * t :], "(b t) d -> b t d", b=b)
+        crops = jnp.concatenate([batch["driving"], batch["other_driving"]], axis=1)
+        motion, again = jnp.split(encode_motion(renderer, crops), [t], axis=1)
         own = encode_motion(renderer, batch["reference_driving"][:, None])[:, 0]
         own = jax.lax.stop_gradient(own)
-
         centres = centres_of(motion, batch["is_footage"])
         variance = jnp.mean((motion - centres[:, None]) ** 2)
         losses = {
