@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
@@ -25,11 +24,11 @@ from xactor_jax.checkpoint import load_kind
 from xactor_jax.config import build
 from xactor_jax.diffusion.windows import sliding_windows
 from xactor_jax.errors import InputError
-from xactor_jax.models.renderer import Renderer, RendererConfig, Sampling
+from xactor_jax.evaluation.pictures import to_signed
+from xactor_jax.models.renderer import Reference, Renderer, RendererConfig, Sampling
 from xactor_jax.nn.layers import abstract
 from xactor_jax.state import named_tensors
 
-Seen = tuple[Array, list[Array], Array]  # a portrait's latent, reference tokens and motion latent
 RENDERER_FILE, MOTION_FILE = "renderer.safetensors", "motion.safetensors"
 ENCODED_TOGETHER = 32  # driving crops
 WINDOW = 16  # frames rendered together, at most; temporal layers have seen a quarter of them before
@@ -104,16 +103,16 @@ class PortraitRenderer:
 
     @functools.partial(jax.jit, static_argnums=0)
     def _encode(self, weights: Any, crops: Array) -> Array:
-        return self._model(weights).encoder.encode(crops.astype(jnp.float32) / 127.5 - 1)
+        return self._model(weights).encoder.encode(to_signed(crops))
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _see(self, weights: Any, portrait: Array, crop: Array) -> Seen:
-        model = self._model(weights)
-        latent = model.codec.encode(portrait[None].astype(jnp.float32) / 127.5 - 1)
-        still = model.encoder.encode(crop[None].astype(jnp.float32) / 127.5 - 1)
-        return latent, model.reference_tokens(latent), still
+    def _see(self, weights: Any, portrait: Array, crop: Array) -> Reference:
+        model, to_batch = self._model(weights), lambda picture: to_signed(picture)[None]
+        return model.see(to_batch(portrait), model.encoder.encode(to_batch(crop)))
 
-    def see(self, portrait: UInt8[np.ndarray, "h w 3"], crop: UInt8[np.ndarray, "c c 3"]) -> Seen:
+    def see(
+        self, portrait: UInt8[np.ndarray, "h w 3"], crop: UInt8[np.ndarray, "c c 3"]
+    ) -> Reference:
         """What the model knows of a portrait, whose driving crop is `crop`: once per portrait."""
         return self._see(self.weights, jnp.asarray(portrait), jnp.asarray(crop))
 
@@ -124,14 +123,14 @@ class PortraitRenderer:
 
     def render(
         self,
-        seen: Seen,
+        reference: Reference,
         motion: Float[np.ndarray, "t d"],
         box: Float[np.ndarray, "t 3"],
         noise: Float[Array, "h w c"],
         sampling: Sampling,
     ) -> UInt8[np.ndarray, "t H W 3"]:
         """Frames of the portrait in the given motion: one window."""
-        frames = self._render(sampling, self.weights, seen, motion[None], box[None], noise)
+        frames = self._render(sampling, self.weights, reference, motion[None], box[None], noise)
         return np.asarray(frames)
 
     def animate(
@@ -144,19 +143,23 @@ class PortraitRenderer:
         sampling: Sampling,
     ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """Frames of the portrait, as many as there are of motion and box, in constant memory."""
-        seen, denoiser = self.see(portrait, crop), self.config.denoiser
+        reference, denoiser = self.see(portrait, crop), self.config.denoiser
         size = min(WINDOW, denoiser.max_frames) if denoiser.temporal else WINDOW
         overlap = size // 4 if denoiser.temporal else 0
         rows = (np.concatenate(row) for row in zip(motion, box, strict=False))
         for window, new in sliding_windows(rows, size, overlap):
-            yield from self.render(seen, window[:, :-3], window[:, -3:], noise, sampling)[new]
+            yield from self.render(reference, window[:, :-3], window[:, -3:], noise, sampling)[new]
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def _render(
-        self, sampling: Sampling, weights: Any, seen: Seen, motion: Array, box: Array, noise: Array
+        self,
+        sampling: Sampling,
+        weights: Any,
+        reference: Reference,
+        motion: Array,
+        box: Array,
+        noise: Array,
     ) -> Array:
-        model, (latent, tokens, still) = self._model(weights), seen
         start = jnp.broadcast_to(noise, (1, motion.shape[1], *noise.shape))
-        latents = model.render(start, latent, tokens, motion, box, still, sampling)
-        frames = model.codec.decode(rearrange(latents, "b t h w c -> (b t) h w c"))
+        frames = self._model(weights).render(start, reference, motion, box, sampling)[0]
         return jnp.clip(jnp.round(127.5 * (frames + 1)), 0, 255).astype(jnp.uint8)

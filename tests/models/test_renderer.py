@@ -55,7 +55,7 @@ def draw(*shape):
     return DRAW.normal(size=shape).astype(np.float32)
 
 
-Z, REFERENCE, MOTION, BOX = draw(2, 2, 4, 4, 2), draw(2, 4, 4, 2), draw(2, 2, 6), draw(2, 2, 3)
+Z, PICTURE, MOTION, BOX = draw(2, 2, 4, 4, 2), draw(2, 16, 16, 3), draw(2, 2, 6), draw(2, 2, 3)
 STILL = draw(2, 6)
 
 
@@ -67,17 +67,15 @@ def predict(renderer, z, motion, box, still):
     """The prediction, and that of the same weights which is no change of the reference."""
     graph, _ = nnx.split(make(dataclasses.replace(CONFIG, from_reference=False)))
     plain = nnx.merge(graph, nnx.state(renderer))
-    tokens = renderer.reference_tokens(REFERENCE)
+    reference = renderer.see(PICTURE, still)
     return tuple(
-        each.predict(z, jnp.ones(2), REFERENCE, tokens, motion, box, still)
-        for each in (renderer, plain)
+        each.predict(z, jnp.ones(2), reference, motion, box)[0] for each in (renderer, plain)
     )
 
 
 def render(renderer, motion, scale):
-    tokens = renderer.reference_tokens(REFERENCE)
     sampling = Sampling(steps=1, motion_guidance=scale)
-    return renderer.render(Z, REFERENCE, tokens, motion, BOX, STILL, sampling)
+    return renderer.render(Z, renderer.see(PICTURE, STILL), motion, BOX, sampling)
 
 
 @pytest.fixture(scope="module")
@@ -88,37 +86,53 @@ def predicted():
 
 def test_the_output_may_be_a_change_of_the_reference(predicted):
     output, change = predicted()
-    np.testing.assert_allclose(output - REFERENCE[:, None], change, atol=1e-4)
+    latent = compiled(lambda renderer: renderer.codec.encode(PICTURE), make())()
+    np.testing.assert_allclose(output - latent[:, None], change, atol=1e-4)
 
 
-def test_the_reference_may_be_moved_along_a_predicted_flow():
-    config, basis = dataclasses.replace(CONFIG, warps_reference=True), draw(48, 2)
+def moved_down(renderer, down, motion=MOTION):
+    """Predicted latents, moved pictures and frames; the flow's part of the last layer is fixed.
+
+    So many cells everywhere, whatever comes in; the change of the latents is none.
+    """
+    last = renderer.denoiser.conv_out
+    last.kernel[...] = jnp.zeros_like(last.kernel[...])
+    last.bias[...] = jnp.array([0.0, 0.0, down, 0.0])
+    reference = renderer.see(PICTURE, STILL)
+    latents, moved = renderer.predict(Z, jnp.ones(2), reference, motion, BOX)
+    return latents, moved, renderer.frames(latents, moved)
+
+
+def warping(function):
+    """The result of `function(renderer)` for one that warps and has a random codec."""
+    basis = draw(48, 2)
 
     def run(renderer):
         renderer.codec.basis[...] = jnp.asarray(basis)
-        tokens = renderer.reference_tokens(REFERENCE)
+        return function(renderer)
 
-        def output(down, motion=MOTION):
-            # The flow's part of the last layer: so many cells everywhere, whatever comes in.
-            last = renderer.denoiser.conv_out
-            last.kernel[...] = last.kernel[...].at[..., 2:].set(0.0)
-            last.bias[...] = last.bias[...].at[2:].set(jnp.array([down, 0.0]))
-            return renderer.predict(Z, jnp.ones(2), REFERENCE, tokens, motion, BOX, STILL)
+    return compiled(run, make(dataclasses.replace(CONFIG, warps_reference=True)))()
 
-        moved_by_motion = output(0.0, MOTION + 1) - output(0.0)
+
+def test_the_references_picture_may_be_moved_along_a_predicted_flow():
+    def run(renderer):
         renderer.flow.kernel[...] = jnp.zeros_like(renderer.flow.kernel[...])
-        alone = output(0.0, MOTION + 1) - output(0.0)
-        codec, pictures = renderer.codec, renderer.codec.decode(REFERENCE)
-        border = jnp.repeat(pictures[:, -1:], 4, axis=1)
-        expected = codec.encode(jnp.concatenate([pictures[:, 4:], border], axis=1))
-        return output(1.0) - output(0.0), expected - codec.encode(pictures), moved_by_motion - alone
+        border = jnp.repeat(PICTURE[:, -1:], 4, axis=1)
+        expected = jnp.concatenate([PICTURE[:, 4:], border], axis=1)
+        return *moved_down(renderer, 1.0), expected, renderer.codec.encode(expected)
 
     # A cell is four pixels.
-    difference, expected, by_motion = compiled(run, make(config))()
-    assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(difference, np.repeat(expected[:, None], 2, axis=1), atol=1e-3)
-    # The motion also moves it by itself.
-    assert np.abs(by_motion).max() > 1e-3
+    latents, moved, frames, expected, encoded = warping(run)
+    np.testing.assert_allclose(moved, np.repeat(expected[:, None], 2, axis=1), atol=1e-5)
+    np.testing.assert_allclose(latents, np.repeat(encoded[:, None], 2, axis=1), atol=1e-3)
+    # Two of 48 components are left of a patch in its latent: without a change, none is lost.
+    np.testing.assert_allclose(frames, moved, atol=1e-4)
+
+
+def test_the_motion_moves_the_reference_by_itself():
+    moved = warping(lambda renderer: moved_down(renderer, 0.0, MOTION + 1)[1])
+    unmoved = warping(lambda renderer: moved_down(renderer, 0.0)[1])
+    assert np.abs(moved - unmoved).max() > 0.1
 
 
 def test_only_a_changed_reference_is_moved():
@@ -145,14 +159,28 @@ def test_the_network_is_told_the_references_own_motion(predicted):
     np.testing.assert_array_equal(after[0], before[0])
 
 
-def test_one_step_of_rendering_is_the_prediction_from_noise(predicted):
-    one = compiled(partial(render, scale=1.0), make())(MOTION)
-    np.testing.assert_allclose(one, predicted()[0], atol=1e-4)
-
-
-def test_guidance_goes_on_from_the_references_own_motion(predicted):
-    guided = compiled(partial(render, scale=3.0), make())(MOTION)
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_one_step_of_rendering_is_the_guided_prediction_from_noise(predicted, scale):
+    frames = compiled(partial(render, scale=scale), make())(MOTION)
+    # Guidance goes on from the reference's own motion.
     moved = predicted()[0]
     still = predicted(motion=np.repeat(STILL[:, None], 2, axis=1))[0]
-    # One step lands on the network's own prediction, in which guidance is linear.
-    np.testing.assert_allclose(guided, still + 3 * (moved - still), atol=1e-3)
+    latents = still + scale * (moved - still)
+    decode = compiled(lambda renderer, latents: renderer.frames(latents, None), make())
+    np.testing.assert_allclose(frames, decode(latents), atol=1e-3)
+
+
+def test_steps_go_from_noise_to_the_sample_that_the_last_one_sees():
+    """Euler's method by hand: z goes a third of the way to the sample, then half, then all."""
+
+    def run(renderer):
+        reference = renderer.see(PICTURE, STILL)
+        z = Z
+        for level, following in ((1.0, 2 / 3), (2 / 3, 1 / 3), (1 / 3, 0.0)):
+            sample, _ = renderer.predict(z, jnp.full(2, level), reference, MOTION, BOX)
+            z = sample + following / level * (z - sample)
+        sampling = Sampling(steps=3)
+        return renderer.frames(z, None), renderer.render(Z, reference, MOTION, BOX, sampling)
+
+    expected, frames = compiled(run, make())()
+    np.testing.assert_allclose(frames, expected, atol=1e-3)

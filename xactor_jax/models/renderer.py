@@ -4,14 +4,15 @@ What X-NeMo's pipeline joins (bytedance/x-nemo-inference src/pipelines), with ad
 fields of the config and help a small network: the reference latent may be stacked on the noisy one,
 a prediction of the sample may be a change of the reference, warped by a flow that is predicted
 beside it (as in Siarohin et al., arXiv 2003.00196), and the network may be told how the motion
-differs from the reference's own, which otherwise it must see in the reference's picture.
+differs from the reference's own, which otherwise it must see in the reference's picture. What is
+warped is the picture itself, so frames keep the detail that a coarse codec would drop.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
@@ -53,7 +54,7 @@ class RendererConfig:
     flow: Flow = Flow()
     stack_reference: bool = False  # the reference latent joins the noisy one on the channels
     from_reference: bool = False  # a sample prediction is a change of the reference latent
-    warps_reference: bool = False  # and that latent is first moved along a flow, also predicted
+    warps_reference: bool = False  # of its picture moved along a flow, which is predicted too
     sampling: Sampling = Sampling()  # by default
     motion_maps: int = 0  # channels of a linear map of the motion's change, stacked likewise
 
@@ -62,6 +63,17 @@ class RendererConfig:
             raise ValueError(
                 "warps_reference needs from_reference: only a changed one can be moved"
             )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What the renderer knows of portraits (`Renderer.see`); made once for all their frames."""
+
+    picture: Float[Array, "b H W 3"]
+    latent: Float[Array, "b h w c"]
+    tokens: list[Float[Array, "b n d"]]  # what the denoiser's attention shares
+    motion: Float[Array, "b m"]  # its own motion latent
 
 
 class Renderer(nnx.Module):
@@ -111,38 +123,47 @@ class Renderer(nnx.Module):
         """Side of a frame's latent."""
         return self.config.image_size // self.config.codec.factor
 
-    def reference_tokens(self, reference: Float[Array, "b h w c"]) -> list[Float[Array, "b n d"]]:
-        """Latent of the portrait -> what the denoiser's attention shares; once per portrait."""
-        _, tokens = self.reference_network(reference[:, None], jnp.zeros(len(reference)))
-        return tokens
+    def see(self, picture: Float[Array, "b H W 3"], motion: Float[Array, "b m"]) -> Reference:
+        """Portraits and their own motion latents, as the other calls take them."""
+        latent = self.codec.encode(picture)
+        _, tokens = self.reference_network(latent[:, None], jnp.zeros(len(latent)))
+        return Reference(picture=picture, latent=latent, tokens=tokens, motion=motion)
 
     def predict(
         self,
         z: Float[Array, "b t h w c"],
         noise_level: Float[Array, " b"],
-        reference: Float[Array, "b h w c"],
-        tokens: Sequence[Float[Array, "b n d"]],
+        reference: Reference,
         motion: Float[Array, "b t m"],
         box: Float[Array, "b t 3"],
-        still: Float[Array, "b m"],
         reference_seen: Bool[Array, " b"] | None = None,
-    ) -> Float[Array, "b t h w c"]:
-        """The network's output, as `config.flow` reads it.
+    ) -> tuple[Float[Array, "b t h w c"], Float[Array, "b t H W 3"] | None]:
+        """The network's output, as `config.flow` reads it, and the portraits as it moved them.
 
         Args:
           z: noisy latents of the frames.
           noise_level: one per video.
-          reference, tokens: the portrait's latent and `reference_tokens` of it.
           motion: motion latents.
           box: head box of each frame against the reference: dy, dx, scale.
-          still: the reference's own motion latent.
           reference_seen: False where the attention must not see the reference.
+
+        Returns:
+          The output and, where the config says that the reference is moved, its moved pictures.
         """
-        arguments = z, noise_level, reference, tokens, motion, box, still, reference_seen
-        return self._sample(self._output(*arguments), reference)
+        output = self._output(z, noise_level, reference, motion, box, reference_seen)
+        return self._read(output, reference)
+
+    def frames(
+        self, latents: Float[Array, "b t h w c"], moved: Float[Array, "b t H W 3"] | None
+    ) -> Float[Array, "b t H W 3"]:
+        """Decoded latents; what the codec drops of the moved portrait is kept."""
+        frames = self._each(self.codec.decode, latents)
+        if moved is None:
+            return frames
+        return frames + moved - self._each(self.codec.decode, self._each(self.codec.encode, moved))
 
     def _output(
-        self, z, noise_level, reference, tokens, motion, box, still, reference_seen=None
+        self, z, noise_level, reference, motion, box, reference_seen=None
     ) -> Float[Array, "b t h w o"]:
         """The denoiser's output as it is; flow comes last."""
         t = z.shape[1]
@@ -150,10 +171,12 @@ class Renderer(nnx.Module):
             rearrange(motion, "b t m -> (b t) m"), rearrange(box, "b t e -> (b t) e")
         )
         fused = rearrange(fused, "(b t) n d -> b t n d", t=t)
-        change = jnp.concatenate([motion - still[:, None], box - jnp.asarray(NEUTRAL_BOX)], axis=-1)
+        change = jnp.concatenate(
+            [motion - reference.motion[:, None], box - jnp.asarray(NEUTRAL_BOX)], axis=-1
+        )
         stacked, pooled = [z], None
         if self.config.stack_reference:
-            stacked.append(repeat(reference, "b h w c -> b t h w c", t=t))
+            stacked.append(repeat(reference.latent, "b h w c -> b t h w c", t=t))
         if self.motion_maps is not None:
             stacked.append(self._on_grid(self.motion_maps(change)))
             tokens_of_frame = rearrange(fused, "b t n d -> b t (n d)")
@@ -163,7 +186,7 @@ class Renderer(nnx.Module):
             noise_level,
             motion=fused,
             pooled_motion=pooled,
-            reference=tokens,
+            reference=reference.tokens,
             reference_seen=reference_seen,
         )
         assert output is not None
@@ -173,66 +196,56 @@ class Renderer(nnx.Module):
         flow = self._on_grid(self.flow(change))
         return output.at[..., self.config.codec.channels :].add(flow)
 
-    def _sample(
-        self, output: Float[Array, "b t h w o"], reference: Float[Array, "b h w c"]
-    ) -> Float[Array, "b t h w c"]:
-        """What the output stands for: itself, or a change of the reference, warped or not."""
-        channels = self.config.codec.channels
+    def _read(
+        self, output: Float[Array, "b t h w o"], reference: Reference
+    ) -> tuple[Float[Array, "b t h w c"], Float[Array, "b t H W 3"] | None]:
+        """What the output stands for: itself, or a change of the reference, moved or not."""
+        channels, t = self.config.codec.channels, output.shape[1]
         if not self.config.from_reference:
-            return output
+            return output, None
         if self.flow is None:
-            return output + reference[:, None]
-        return output[..., :channels] + self._warped(reference, output[..., channels:])
+            return output + reference.latent[:, None], None
+        # Pictures, because latents of patches do not move by pixels.
+        pictures = repeat(reference.picture, "b h w c -> (b t) h w c", t=t)
+        moved = warp(pictures, rearrange(output[..., channels:], "b t h w e -> (b t) h w e"))
+        moved = rearrange(moved, "(b t) h w c -> b t h w c", t=t)
+        return output[..., :channels] + self._each(self.codec.encode, moved), moved
+
+    def _each(self, function, x: Float[Array, "b t *s"]) -> Float[Array, "b t *r"]:
+        """A function of batches, of every frame of videos."""
+        found = function(x.reshape(-1, *x.shape[2:]))
+        return found.reshape(*x.shape[:2], *found.shape[1:])
 
     def _on_grid(self, rows: Float[Array, "b t n"]) -> Float[Array, "b t h w c"]:
         size = self.latent_size
         return rearrange(rows, "b t (h w c) -> b t h w c", h=size, w=size)
 
-    def _warped(
-        self, reference: Float[Array, "b h w c"], flow: Float[Array, "b t h w 2"]
-    ) -> Float[Array, "b t h w c"]:
-        """Latents of the reference's picture, moved: latents of patches do not move by pixels."""
-        t = flow.shape[1]
-        pictures = repeat(self.codec.decode(reference), "b h w c -> (b t) h w c", t=t)
-        moved = warp(pictures, rearrange(flow, "b t h w e -> (b t) h w e"))
-        return rearrange(self.codec.encode(moved), "(b t) h w c -> b t h w c", t=t)
-
     def render(
         self,
         noise: Float[Array, "b t h w c"],
-        reference: Float[Array, "b h w c"],
-        tokens: Sequence[Float[Array, "b n d"]],
+        reference: Reference,
         motion: Float[Array, "b t m"],
         box: Float[Array, "b t 3"],
-        still: Float[Array, "b m"],
         sampling: Sampling,
-    ) -> Float[Array, "b t h w c"]:
-        """Frames' latents from noise.
-
-        Args:
-          noise, reference, tokens, motion, box, still: as `predict` takes them.
-        """
-        scale = sampling.motion_guidance
-        own = jnp.broadcast_to(still[:, None], motion.shape)
+    ) -> Float[Array, "b t H W 3"]:
+        """Frames, in about [-1, 1], from noise; motion and box as `predict` takes them."""
+        scale, b = sampling.motion_guidance, len(noise)
+        own = jnp.broadcast_to(reference.motion[:, None], motion.shape)
         # With and without the motion, as one batch.
         motions = [motion] if scale == 1 else [motion, own]
+        seen, boxes = jax.tree.map(lambda x: jnp.concatenate([x] * len(motions)), (reference, box))
 
-        def repeated(x: Array) -> Array:
-            return jnp.concatenate([x] * len(motions))
+        def output_of(z, level):
+            z = jnp.concatenate([z] * len(motions))
+            levels = jnp.full(len(z), level)
+            output = self._output(z, levels, seen, jnp.concatenate(motions), boxes)
+            # Guided before it is read: a moved picture is not linear in how far it moves.
+            return output if scale == 1 else guided(output[:b], output[b:], scale)
 
-        conditions = (
-            repeated(reference),
-            [repeated(each) for each in tokens],
-            jnp.concatenate(motions),
-            repeated(box),
-            repeated(still),
+        levels, flow = linear_levels(sampling.steps), self.config.flow
+        z = euler(
+            lambda z, level: self._read(output_of(z, level), reference)[0], noise, levels[:-1], flow
         )
-
-        def denoise(z, level):
-            levels = jnp.full(len(motions) * len(z), level)
-            output = self._output(repeated(z), levels, *conditions)
-            if scale != 1:
-                output = guided(output[: len(z)], output[len(z) :], scale)
-            return self._sample(output, reference)
-
-        return euler(denoise, noise, linear_levels(sampling.steps), self.config.flow)
+        # The last step ends on the sample that the network sees in z.
+        output, moved = self._read(output_of(z, levels[-2]), reference)
+        return self.frames(flow.sample(output, z, levels[-2]), moved)

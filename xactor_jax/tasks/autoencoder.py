@@ -38,6 +38,7 @@ from xactor_jax.tasks.reenactment import (
     render_examples,
     save_strips,
     score,
+    see,
 )
 
 Batch = dict[str, jax.Array]
@@ -60,6 +61,7 @@ class AutoencoderLoss:
     centre: float = 0.0  # weight of the squared mean latent of footage, and of actors
     whiteness: float = 0.0  # weight of the latents' covariance against the identity
     truth: float = 0.0  # weight of reading the actors' expression and head pose off the latent
+    picture: float = 0.0  # weight of the squared error of decoded frames, detail included
     codec: float = 1.0  # weight of the codec's own reconstruction
     least_copying: float = 0.3  # see `frame_weights`
 
@@ -121,7 +123,7 @@ class AutoencoderTask:
             },
         }
 
-    def _where(self, batch: Batch) -> dict[str, Float[Array, "b t h w 1"]]:
+    def _where(self, batch: Batch) -> dict[str, Float[Array, "b t h w"]]:
         """Weights of the pixels of targets and of their coarse crops."""
         pictures, faces = batch["target"], batch["target_face"]
         box = jnp.broadcast_to(jnp.asarray(FACE_BOX), batch["head_box"].shape)
@@ -164,61 +166,72 @@ class AutoencoderTask:
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Velocity loss of the targets, and those of the latent, the face decoder and the codec."""
         models, weights = self._merge(params, frozen), self.weights
-        renderer = models.renderer
-        level_key, noise_key, latent_key, box_key, drop_key, codec_key = jax.random.split(key, 6)
-        b, t = batch["target"].shape[:2]
-        target = encode_latents(renderer, batch["target"])
-        reference = encode_latents(renderer, batch["reference"][:, None])[:, 0]
+        latent_key, frames_key, codec_key = jax.random.split(key, 3)
+        counts, where = self._counts(batch, frozen), self._where(batch)
 
         crops = jnp.concatenate([batch["driving"], batch["other_driving"]], axis=1)
-        motion, again = jnp.split(encode_motion(renderer, crops), [t], axis=1)
-        own = encode_motion(renderer, batch["reference_driving"][:, None])[:, 0]
-        own = jax.lax.stop_gradient(own)
-        centres = centres_of(motion, batch["is_footage"])
-        variance = jnp.mean((motion - centres[:, None]) ** 2)
-        losses = {
-            "invariance": invariance(motion, again, variance),
-            "centre": jnp.mean(centres**2),
-            "whiteness": whiteness(motion - centres[:, None], variance),
-        }
-        deviation = jnp.sqrt(jax.lax.stop_gradient(variance))
-        noise = jax.random.normal(latent_key, motion.shape)
-        noisy = motion + weights.latent_noise * deviation * noise
+        count = batch["driving"].shape[1]
+        motion, again = jnp.split(encode_motion(models.renderer, crops), [count], axis=1)
+        losses, deviation = latent_losses(motion, again, batch["is_footage"])
+        noise = deviation * jax.random.normal(latent_key, motion.shape)
+        noisy = motion + weights.latent_noise * noise
         losses["truth"] = reading_error(
             models.truth_reading(noisy), batch["truth"], batch["has_truth"], **frozen["truth"]
         )
-        counts, where = self._counts(batch, frozen), self._where(batch)
         face = self._decode_faces(models.face_decoder, noisy, batch)
-        error = (face - to_signed(batch["target_face"])) ** 2 * where["decoder"][..., None]
-        losses["decoder"] = jnp.mean(jnp.mean(error, axis=(2, 3, 4)) * counts["decoder"])
+        losses["decoder"] = weighted_error(
+            face, to_signed(batch["target_face"]), where["decoder"], counts["decoder"]
+        )
+        of_frames, error_to_copying = self._frame_losses(
+            models.renderer, noisy, batch, where["flow"], counts["flow"], frames_key
+        )
+        losses |= of_frames | {"codec": self._codec_loss(models.renderer, batch, codec_key)}
+        total = losses["flow"] + sum(
+            getattr(weights, name) * value for name, value in losses.items() if name != "flow"
+        )
+        metrics = {"error_to_copying": error_to_copying, "latent_deviation": deviation}
+        return total, losses | metrics
 
+    def _frame_losses(
+        self,
+        renderer: Renderer,
+        motion: Float[Array, "b t d"],
+        batch: Batch,
+        where: Float[Array, "b t h w"],
+        counts: Float[Array, "b t"],
+        key: PRNGKeyArray,
+    ) -> tuple[dict[str, Array], Float[Array, ""]]:
+        """Losses of what the renderer makes of the motion, and its error over that of copying."""
+        weights, flow, b = self.weights, self.renderer.flow, len(motion)
+        level_key, noise_key, box_key, drop_key = jax.random.split(key, 4)
+        target, reference = encode_latents(renderer, batch["target"]), see(renderer, batch)
         seen = None
         if weights.drop_condition:
             seen = ~jax.random.bernoulli(drop_key, weights.drop_condition, (b,))
-            noisy = jnp.where(seen[:, None, None], noisy, own[:, None])
+            motion = jnp.where(seen[:, None, None], motion, reference.motion[:, None])
         dropped = jax.random.bernoulli(box_key, weights.drop_box, (b, 1, 1))
         box = jnp.where(dropped, jnp.asarray(NEUTRAL_BOX), batch["box"])
 
         level = logit_normal(level_key, (b,), weights.level_mean, weights.level_deviation)
         noise = jax.random.normal(noise_key, target.shape)
-        z = self.renderer.flow.corrupt(target, noise, level)
-        tokens = renderer.reference_tokens(reference)
-        output = renderer.predict(z, level, reference, tokens, noisy, box, own, seen)
-        error = self.renderer.flow.squared_error(output, target, noise, level)
+        z = flow.corrupt(target, noise, level)
+        output, moved = renderer.predict(z, level, reference, motion, box, seen)
+        error = flow.squared_error(output, target, noise, level)
         coarse = mouth_weights(batch["head_box"], target.shape[2], weights.mouth)
         error = jnp.mean(error * coarse[..., None], axis=(2, 3, 4))
-        losses["flow"] = jnp.mean(error * counts["flow"])
+        losses = {"flow": jnp.mean(error * counts)}
+        sample = flow.sample(output, z, level)
+        if weights.picture:
+            frames = renderer.frames(sample, moved)
+            losses["picture"] = weighted_error(frames, to_signed(batch["target"]), where, counts)
+        copying = jnp.mean((reference.latent[:, None] - target) ** 2)
+        return losses, jnp.mean((sample - target) ** 2) / copying
 
-        rough = target + 0.05 * jax.random.normal(codec_key, target.shape)
-        decoded = renderer.codec.decode(rearrange(rough, "b t h w c -> (b t) h w c"))
+    def _codec_loss(self, renderer: Renderer, batch: Batch, key: PRNGKeyArray) -> Float[Array, ""]:
         pictures = to_signed(rearrange(batch["target"], "b t h w c -> (b t) h w c"))
-        losses["codec"] = jnp.mean((decoded - pictures) ** 2)
-        total = losses["flow"] + sum(
-            getattr(weights, name) * value for name, value in losses.items() if name != "flow"
-        )
-        copy = jnp.mean((reference[:, None] - target) ** 2)
-        clean = jnp.mean((self.renderer.flow.sample(output, z, level) - target) ** 2)
-        return total, {**losses, "error_to_copying": clean / copy, "latent_deviation": deviation}
+        latents = jax.lax.stop_gradient(renderer.codec.encode(pictures))
+        rough = latents + 0.05 * jax.random.normal(key, latents.shape)
+        return jnp.mean((renderer.codec.decode(rough) - pictures) ** 2)
 
     def _counts(self, batch: Batch, frozen: Any) -> dict[str, Float[Array, "b t"]]:
         """How much each target counts in the loss of the pictures and of the coarse crops."""
@@ -261,6 +274,31 @@ class AutoencoderTask:
         }
         metadata = {"kind": "renderer", "renderer": dataclasses.asdict(self.renderer)}
         save_weights(path, weights, metadata, self.weights_dtype)
+
+
+def weighted_error(
+    pictures: Float[Array, "b t h w 3"],
+    truth: Float[Array, "b t h w 3"],
+    where: Float[Array, "b t h w"],
+    counts: Float[Array, "b t"],
+) -> Float[Array, ""]:
+    """Mean squared error, with a weight of every pixel and one of every frame."""
+    error = jnp.mean(where[..., None] * (pictures - truth) ** 2, axis=(2, 3, 4))
+    return jnp.mean(counts * error)
+
+
+def latent_losses(
+    motion: Float[Array, "b t d"], again: Float[Array, "b t d"], is_footage: Bool[Array, " b"]
+) -> tuple[dict[str, Array], Float[Array, ""]]:
+    """What the motion latent is held to, and its deviation about the centre of its source."""
+    centres = centres_of(motion, is_footage)
+    variance = jnp.mean((motion - centres[:, None]) ** 2)
+    losses = {
+        "invariance": invariance(motion, again, variance),
+        "centre": jnp.mean(centres**2),
+        "whiteness": whiteness(motion - centres[:, None], variance),
+    }
+    return losses, jnp.sqrt(jax.lax.stop_gradient(variance))
 
 
 def centres_of(motion: Float[Array, "b t d"], is_footage: Bool[Array, " b"]) -> Float[Array, "b d"]:

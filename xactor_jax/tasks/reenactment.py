@@ -19,7 +19,7 @@ from xactor_jax.evaluation.pictures import (
     save_strip,
     to_signed,
 )
-from xactor_jax.models.renderer import Renderer
+from xactor_jax.models.renderer import Reference, Renderer
 
 Batch = dict[str, Any]
 _ROWS = ("reference", "driving", "target")
@@ -41,26 +41,22 @@ def encode_motion(renderer: Renderer, crops: Array) -> Float[Array, "b t d"]:
     return rearrange(latents, "(b t) d -> b t d", t=t)
 
 
+def see(renderer: Renderer, batch: Batch) -> Reference:
+    """The examples' reference pictures; their own motion is taken as it is, without gradient."""
+    own = encode_motion(renderer, batch["reference_driving"][:, None])[:, 0]
+    return renderer.see(to_signed(batch["reference"]), jax.lax.stop_gradient(own))
+
+
 def render_examples(
     renderer: Renderer, batch: Batch, key: PRNGKeyArray
 ) -> Float[Array, "b t h w 3"]:
     """Targets of examples, in [-1, 1], all frames of an example from one picture of noise."""
-    reference = encode_latents(renderer, batch["reference"][:, None])[:, 0]
+    reference = see(renderer, batch)
     motion = encode_motion(renderer, batch["driving"])
-    still = encode_motion(renderer, batch["reference_driving"][:, None])[:, 0]
     b, t = motion.shape[:2]
-    noise = jax.random.normal(key, (b, 1, *reference.shape[1:]))
-    latents = renderer.render(
-        jnp.broadcast_to(noise, (b, t, *reference.shape[1:])),
-        reference,
-        renderer.reference_tokens(reference),
-        motion,
-        batch["box"],
-        still,
-        renderer.config.sampling,
-    )
-    frames = renderer.codec.decode(rearrange(latents, "b t h w c -> (b t) h w c"))
-    return rearrange(frames, "(b t) h w c -> b t h w c", t=t)
+    noise = jax.random.normal(key, (b, 1, *reference.latent.shape[1:]))
+    noise = jnp.broadcast_to(noise, (b, t, *noise.shape[2:]))
+    return renderer.render(noise, reference, motion, batch["box"], renderer.config.sampling)
 
 
 def score(examples: FaceExamples, render: Render, count: int) -> dict[str, float]:

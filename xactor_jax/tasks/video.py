@@ -26,6 +26,7 @@ from xactor_jax.tasks.reenactment import (
     render_examples,
     save_strips,
     score,
+    see,
 )
 
 Batch = dict[str, jax.Array]
@@ -99,9 +100,7 @@ class VideoTask:
         model, weights = self._merge(params, frozen), self.weights
         level_key, noise_key, latent_key, box_key, share_key = jax.random.split(key, 5)
         target = encode_latents(model, batch["target"])
-        reference = encode_latents(model, batch["reference"][:, None])[:, 0]
         motion = encode_motion(model, batch["driving"])
-        still = encode_motion(model, batch["reference_driving"][:, None])[:, 0]
         size = jnp.sqrt(jnp.mean(motion**2))
         motion += weights.latent_noise * size * jax.random.normal(latent_key, motion.shape)
         b = len(target)
@@ -114,8 +113,7 @@ class VideoTask:
         noise = jnp.where(shared, noise[:, :1], noise)
         flow = self.renderer.flow
         z = flow.corrupt(target, noise, level)
-        tokens = model.reference_tokens(reference)
-        output = model.predict(z, level, reference, tokens, motion, box, still)
+        output, _ = model.predict(z, level, see(model, batch), motion, box)
         where = mouth_weights(batch["head_box"], target.shape[2], weights.mouth)
         loss = jnp.mean(flow.squared_error(output, target, noise, level) * where[..., None])
         clean = flow.sample(output, z, level)
