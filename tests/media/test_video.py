@@ -136,13 +136,14 @@ def test_what_was_in_memory_does_not_change_the_file(tmp_path):
     drift = 8 * draw.normal(size=(30, 12, 12, 3)).cumsum(axis=0)
     rough = np.clip(128 + drift + 60 * draw.normal(size=(1, 12, 12, 3)), 0, 255).astype(np.uint8)
     frames = [cv2.resize(frame, (96, 96), interpolation=cv2.INTER_CUBIC) for frame in rough]
-    files = set()
+    files, full = set(), []
     for _ in range(20):
         with VideoWriter(tmp_path / "a.mp4", 96) as video:
             for frame in frames:
                 video.push(frame)
-                # Memory is given back full of something.
-                [np.full(draw.integers(10, 300_000), draw.integers(256), np.uint8) for _ in "abc"]
+                # The memory of the last ones is given back, full of something.
+                sizes, value = draw.integers(10, 300_000, size=3), draw.integers(256)
+                full[:] = [np.full(size, value, np.uint8) for size in sizes]
         files.add((tmp_path / "a.mp4").read_bytes())
     assert len(files) == 1
 
