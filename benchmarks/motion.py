@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from configs.motion import get_config
-from xactor_jax.acting import LiveActing, MotionSampler, heard_audio
+from xactor_jax.acting import LiveActing, MotionSampler, MotionSampling, heard_audio
 from xactor_jax.command import Parser, keep_compiled, run
 from xactor_jax.config import build
 from xactor_jax.data.audio_features import MelConfig
@@ -129,7 +129,9 @@ def measure(
         if n == 0:  # with nothing before, both compute the same
             first_difference = float(np.abs(acted["cached"] - acted["recomputed"]).max())
     cost = {name: float(np.median(values)) for name, values in seconds.items()}
-    live = LiveActing(sampler.start(None, jax.random.key(0), steps=steps), gain=1.0)
+    live = LiveActing(
+        sampler.start(None, jax.random.key(0), sampling=MotionSampling(steps=steps)), gain=1.0
+    )
     past = jax.tree.leaves(sampler.empty_past(1))
     return {
         "cached_seconds_a_chunk": cost["cached"],

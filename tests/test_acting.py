@@ -10,7 +10,7 @@ from flax import nnx
 from models.random_weights import compiled, with_random_weights
 from small_models import quick_compilation as quick_compilation
 
-from xactor_jax.acting import LiveActing, MotionSampler
+from xactor_jax.acting import LiveActing, MotionSampler, MotionSampling
 from xactor_jax.data.audio_features import MelConfig, audio_features, recording_gain
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
@@ -49,9 +49,12 @@ def features(count, seed=0):
     return np.random.default_rng(seed).normal(size=(count, MEL.width)).astype(np.float32)
 
 
-def start(sampler, seed=0, **settings):
+FEW_STEPS = MotionSampling(steps=2)
+
+
+def start(sampler, seed=0, sampling=FEW_STEPS):
     reference = np.linspace(-1, 1, 3, dtype=np.float32)[None]
-    return sampler.start(reference, jax.random.key(seed), steps=2, **settings)
+    return sampler.start(reference, jax.random.key(seed), sampling=sampling)
 
 
 def steps(sampler, chunks, dtype=np.float32):
@@ -217,10 +220,10 @@ def test_silence_alone_and_nothing_at_all_end(sampler):
 def test_a_batch_acts_as_each_alone(sampler):
     heard = np.stack([features(12, seed=0), features(12, seed=1)])
     reference = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
-    acting = sampler.start(reference, jax.random.key(0), steps=2, batch=2)
+    acting = sampler.start(reference, jax.random.key(0), sampling=FEW_STEPS, batch=2)
     together = np.concatenate([acting.push(heard), acting.finish()], axis=1)
     assert together.shape == (2, 12, 3)
-    swapped = sampler.start(reference, jax.random.key(0), steps=2, batch=2)
+    swapped = sampler.start(reference, jax.random.key(0), sampling=FEW_STEPS, batch=2)
     changed = np.concatenate([swapped.push(heard[[0, 0]]), swapped.finish()], axis=1)
     np.testing.assert_array_equal(changed[0], together[0])
     assert np.abs(changed[1] - together[1]).max() > 1e-3
@@ -255,15 +258,18 @@ def test_seed_portrait_and_guidance_matter(sampler):
     np.testing.assert_array_equal(start(sampler).act(heard), acted)
     others = (
         start(sampler, seed=1),
-        start(sampler, audio_guidance=1.0),
-        sampler.start(None, jax.random.key(0), steps=2),
+        start(sampler, sampling=MotionSampling(steps=2, audio_guidance=1.0)),
+        sampler.start(None, jax.random.key(0), sampling=FEW_STEPS),
     )
     for other in others:
         assert np.abs(other.act(heard) - acted).max() > 1e-4
 
 
 def test_without_guidance_of_the_audio_there_is_no_audio_in_the_past_either(sampler):
-    acted = [start(sampler, audio_guidance=0.0).act(features(40, seed)) for seed in (0, 1)]
+    acted = [
+        start(sampler, sampling=MotionSampling(steps=2, audio_guidance=0.0)).act(features(40, seed))
+        for seed in (0, 1)
+    ]
     np.testing.assert_allclose(acted[0], acted[1], atol=1e-6)
 
 

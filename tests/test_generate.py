@@ -23,7 +23,7 @@ from scipy.io import wavfile
 from small_models import quick_compilation as quick_compilation
 
 from xactor_jax import generate
-from xactor_jax.acting import MotionSampler
+from xactor_jax.acting import MotionSampler, MotionSampling
 from xactor_jax.generate import Stopwatch, perform, portrait_of
 from xactor_jax.media.audio import read_audio
 from xactor_jax.media.faces import single_face
@@ -119,7 +119,7 @@ def test_frames_come_before_all_motion_is_made(weights, monkeypatch):
         sampler,
         seed=0,
         sampling=Sampling(),
-        audio_guidance=2.0,
+        acting=MotionSampling(),
         stopwatch=Stopwatch(),
     )
     assert not chunks

@@ -213,6 +213,10 @@ def folder(tmp_path_factory, portrait, renderer_alone):
             {"driving": None, "audio": "speech.wav", "relative_motion": True},
             "--relative_motion: of what? give --driving=VIDEO too",
         ),
+        (
+            {"audio_guidance": 2.0},
+            "--audio_guidance: --driving performs a video's motion, not the voice's",
+        ),
         ({"driving": "none.mp4"}, "/none.mp4: no such file"),
         ({"driving": "folder.mp4"}, "/folder.mp4: no such file"),
         ({"driving": "text.mp4"}, "/text.mp4: not an audio or video file"),

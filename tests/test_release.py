@@ -92,6 +92,25 @@ def test_a_folder_that_is_no_checkpoint_is_named(tmp_path, tmp_path_factory):
         open_checkpoint(tmp_path)
 
 
+def test_weights_that_do_not_fit_their_config_are_named(tmp_path, tmp_path_factory):
+    path = checkpoint(tmp_path_factory) / "renderer.safetensors"
+    arrays, metadata = load_weights(path)
+    changed = tmp_path / "renderer.safetensors"
+
+    def refused(arrays, metadata, message):
+        save_weights(changed, arrays, metadata)
+        with pytest.raises(InputError, match=rf"renderer\.safetensors{message}"):
+            PortraitRenderer(changed)
+
+    renderer = metadata["renderer"]
+    unknown = metadata | {"renderer": renderer | {"colour": 1}}
+    refused(arrays, unknown, ": its config 'renderer' is of another version .*colour.*; export the")
+    wider = renderer | {"codec": renderer["codec"] | {"hidden": 9}}
+    refused(arrays, metadata | {"renderer": wider}, " has codec/.* as .*, this config as ")
+    del arrays["params"]["renderer"]["encoder"]["fc"]["bias"]
+    refused(arrays, metadata, " lacks encoder/fc/bias, which this config has; use another weights")
+
+
 def test_motion_of_another_encoder_is_refused(tmp_path, tmp_path_factory):
     whole = checkpoint(tmp_path_factory)
     shutil.copy(whole / "motion.safetensors", tmp_path)

@@ -6,6 +6,7 @@ own frames a step and one more to keep its keys and values; of the past nothing 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,8 +18,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from xactor_jax.checkpoint import load_kind
-from xactor_jax.config import build
+from xactor_jax.checkpoint import config_of, fitting_graph, load_kind
 from xactor_jax.data.audio_features import FeatureStream, MelConfig
 from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE
 from xactor_jax.diffusion.guidance import guided
@@ -32,6 +32,14 @@ from xactor_jax.models.motion_transformer import (
 from xactor_jax.nn.layers import abstract
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MotionSampling:
+    """How chunks are acted."""
+
+    steps: int = 10
+    audio_guidance: float = 2.0  # how strongly the motion follows the voice; 1: none
+
+
 class MotionSampler:
     """A trained motion transformer: speech features to motion latents, chunk after chunk."""
 
@@ -43,8 +51,10 @@ class MotionSampler:
         weights: Any,
         statistics: Mapping[str, Float[np.ndarray, " d"]],
         encoder: str = "",
+        sampling: MotionSampling | None = None,
     ):
         self.config, self.mel, self.flow, self.encoder = config, mel, flow, encoder
+        self.sampling = sampling or MotionSampling()
         self.weights = jax.tree.map(jnp.asarray, weights)
         self.mean, self.spread, self.deviation = (
             np.asarray(statistics[name]) for name in ("mean", "spread", "deviation")
@@ -56,13 +66,16 @@ class MotionSampler:
     def open(cls, path: Path) -> MotionSampler:
         """The sampler that a weights file holds."""
         arrays, metadata = load_kind(path, "motion")
+        config = config_of(path, metadata, "motion", MotionTransformerConfig)
+        fitting_graph(path, lambda rngs: MotionTransformer(config, rngs=rngs), arrays["params"])
         return cls(
-            build(MotionTransformerConfig, metadata["motion"]),
-            build(MelConfig, metadata["mel"]),
-            build(Flow, metadata["flow"]),
+            config,
+            config_of(path, metadata, "mel", MelConfig),
+            config_of(path, metadata, "flow", Flow),
             arrays["params"],
             arrays["statistics"],
             metadata.get("encoder", ""),
+            config_of(path, metadata, "sampling", MotionSampling),
         )
 
     def rollout(self, steps: int) -> Rollout:
@@ -80,12 +93,11 @@ class MotionSampler:
         reference: Float[np.ndarray, "b d"] | None,
         key: PRNGKeyArray,
         *,
-        steps: int = 10,
-        audio_guidance: float = 2.0,
+        sampling: MotionSampling | None = None,
         batch: int = 1,
     ) -> Acting:
         """Begin to act; `reference` is the portraits' own motion latents."""
-        return Acting(self, reference, key, steps, audio_guidance, batch)
+        return Acting(self, reference, key, sampling or self.sampling, batch)
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def next_chunk(
@@ -154,13 +166,12 @@ class Acting:
         sampler: MotionSampler,
         reference: Float[np.ndarray, "b d"] | None,
         key: PRNGKeyArray,
-        steps: int,
-        audio_guidance: float,
+        sampling: MotionSampling,
         batch: int,
     ):
         c = sampler.config
-        self.sampler, self.key, self.steps = sampler, key, steps
-        self.guidance = jnp.float32(audio_guidance)
+        self.sampler, self.key, self.steps = sampler, key, sampling.steps
+        self.guidance = jnp.float32(sampling.audio_guidance)
         self.past = sampler.empty_past(batch)
         # Features from one window before the next chunk on; before the start there are none.
         self.audio = np.zeros((batch, c.audio_window, c.audio), np.float32)

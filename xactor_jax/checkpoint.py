@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from flax import nnx
 from orbax.checkpoint import v1 as ocp
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from xactor_jax.config import build
 from xactor_jax.errors import InputError
+from xactor_jax.nn.layers import abstract
 from xactor_jax.sharding import to_host
 from xactor_jax.state import named_tensors
 
+T = TypeVar("T")
+M = TypeVar("M", bound=nnx.Module)
 CHECKPOINTS_KEPT = 2
 METADATA_KEY = "xactor_jax"
 
@@ -159,3 +165,23 @@ def load_kind(path: Path, kind: str) -> tuple[dict, dict[str, Any]]:
     if metadata.get("kind") != kind:
         raise InputError(f"{path}: weights of a {metadata.get('kind')}, not of a {kind}")
     return arrays, metadata
+
+
+def config_of(path: Path, metadata: dict[str, Any], name: str, kind: type[T]) -> T:
+    """One of the configs in a weights file. Raises InputError where it is not as `kind` is now."""
+    try:
+        return build(kind, metadata[name])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: its config {name!r} is of another version ({error}); export the weights again"
+        ) from None
+
+
+def fitting_graph(path: Path, make: Callable[[nnx.Rngs], M], params: Any) -> nnx.GraphDef[M]:
+    """The definition of the module that `make` builds, which `params` of a file must fit.
+
+    Raises InputError naming the first tensor that is missing, unknown or of another shape.
+    """
+    graph, wanted, _ = nnx.split(abstract(make), nnx.Param, ...)
+    compare_shapes(_shapes(nnx.to_pure_dict(wanted)), _shapes(params), str(path), "weights file")
+    return graph

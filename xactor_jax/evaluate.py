@@ -25,7 +25,7 @@ from xactor_jax.evaluation.pictures import save_strip, to_signed
 from xactor_jax.evaluation.plots import save_plots
 from xactor_jax.evaluation.report import print_table, write_results
 from xactor_jax.evaluation.scenes import Scene, footage_clips, scene_of
-from xactor_jax.generate import add_sampling, check_ranges, sampling_of
+from xactor_jax.generate import acting_of, add_sampling, check_ranges, sampling_of
 from xactor_jax.progress import progress
 from xactor_jax.release import MOTION_FILE, RENDERER_FILE, PortraitRenderer
 
@@ -109,7 +109,7 @@ class Evaluation:
             self.sampler,
             seed=self.chosen.seed,
             sampling=sampling_of(self.chosen, self.renderer),
-            audio_guidance=self.chosen.audio_guidance,
+            acting=acting_of(self.chosen, self.sampler),
         )
 
     def reenactment(self) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from xactor_jax.acting import MotionSampler
+from xactor_jax.acting import MotionSampler, MotionSampling
 from xactor_jax.command import Parser, keep_compiled, run
 from xactor_jax.data.audio_features import audio_features
 from xactor_jax.data.shards import FRAME_RATE
@@ -111,14 +111,14 @@ def perform(
     *,
     seed: int,
     sampling: Sampling,
-    audio_guidance: float,
+    acting: MotionSampling,
     stopwatch: Stopwatch,
 ) -> Iterator[UInt8[np.ndarray, "s s 3"]]:
     """The frames of a performance, one by one, in constant memory."""
     motion_key, noise_key = jax.random.split(jax.random.key(seed))
     own = renderer.encode(portrait.driving[None])
-    acting = sampler.start(own, motion_key, audio_guidance=audio_guidance)
-    chunks = stopwatch.timed("motion", acting.chunks(features))
+    chunks = sampler.start(own, motion_key, sampling=acting).chunks(features)
+    chunks = stopwatch.timed("motion", chunks)
     motion = itertools.islice((latent for chunk in chunks for latent in chunk[0]), len(features))
     box = itertools.repeat(np.array(NEUTRAL_BOX, np.float32))
     noise = renderer.noise(noise_key)
@@ -170,7 +170,9 @@ def add_sampling(parser: Parser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="another seed acts differently")
     parser.add_argument("--steps", type=int, help="denoising steps of each frame")
     parser.add_argument("--motion_guidance", type=float, help="over 1: moves more; 1: none")
-    parser.add_argument("--audio_guidance", type=float, default=2.0, help="1: none")
+    parser.add_argument(
+        "--audio_guidance", type=float, help="over 1: follows the voice more; 1: none"
+    )
 
 
 def check_ranges(chosen: Namespace) -> None:
@@ -195,6 +197,14 @@ def sampling_of(chosen: Namespace, renderer: PortraitRenderer) -> Sampling:
             own.motion_guidance if chosen.motion_guidance is None else chosen.motion_guidance
         ),
     )
+
+
+def acting_of(chosen: Namespace, sampler: MotionSampler) -> MotionSampling:
+    """Likewise of the motion."""
+    own = sampler.sampling
+    if chosen.audio_guidance is None:
+        return own
+    return dataclasses.replace(own, audio_guidance=chosen.audio_guidance)
 
 
 def flags(arguments: list[str]) -> Namespace:
@@ -233,6 +243,8 @@ def check_sources(chosen: Namespace) -> None:
         raise InputError("give --audio=SPEECH to act from, or --driving=VIDEO to perform")
     if chosen.relative_motion and chosen.driving is None:
         raise InputError("--relative_motion: of what? give --driving=VIDEO too")
+    if chosen.audio_guidance is not None and chosen.driving is not None:
+        raise InputError("--audio_guidance: --driving performs a video's motion, not the voice's")
     output = Path(chosen.output)
     for source in (chosen.audio, chosen.driving):
         if source and output.is_file() and Path(source).is_file() and output.samefile(source):
@@ -253,7 +265,7 @@ def acted(chosen: Namespace, stopwatch: Stopwatch) -> Performance:
         sampler,
         seed=chosen.seed,
         sampling=sampling_of(chosen, renderer),
-        audio_guidance=chosen.audio_guidance,
+        acting=acting_of(chosen, sampler),
         stopwatch=stopwatch,
     )
     size, seconds = renderer.config.image_size, len(samples) / rate

@@ -20,13 +20,11 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from xactor_jax.acting import MotionSampler
-from xactor_jax.checkpoint import load_kind
-from xactor_jax.config import build
+from xactor_jax.checkpoint import config_of, fitting_graph, load_kind
 from xactor_jax.diffusion.windows import sliding_windows
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation.pictures import to_signed
 from xactor_jax.models.renderer import Reference, Renderer, RendererConfig, Sampling
-from xactor_jax.nn.layers import abstract
 from xactor_jax.state import named_tensors
 
 RENDERER_FILE, MOTION_FILE = "renderer.safetensors", "motion.safetensors"
@@ -76,13 +74,11 @@ class PortraitRenderer:
 
     def __init__(self, path: Path):
         arrays, metadata = load_kind(path, "renderer")
-        self.config = build(RendererConfig, metadata["renderer"])
-        self.encoder = digest(arrays["params"]["renderer"]["encoder"])
-        self.weights = jax.tree.map(
-            jnp.asarray, (arrays["params"]["renderer"], arrays["statistics"])
-        )
-        model = abstract(lambda rngs: Renderer(self.config, rngs=rngs))
-        self._graph = nnx.split(model, nnx.Param, ...)[0]
+        self.config = config_of(path, metadata, "renderer", RendererConfig)
+        params = arrays["params"]["renderer"]
+        self._graph = fitting_graph(path, lambda rngs: Renderer(self.config, rngs=rngs), params)
+        self.encoder = digest(params["encoder"])
+        self.weights = jax.tree.map(jnp.asarray, (params, arrays["statistics"]))
 
     def _model(self, weights: Any) -> Renderer:
         params, statistics = weights

@@ -1,5 +1,6 @@
 """The motion transformer learns from clips, goes on where it stopped, and can be opened to act."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -63,6 +64,7 @@ def test_held_out_clips_are_scored_and_shown(trained):
 def test_the_weights_open_as_a_sampler(config, task, trained, tmp_path_factory):
     sampler = MotionSampler.open(trained / "model.safetensors")
     assert (sampler.config, sampler.mel, sampler.flow) == (task.config, task.mel, task.flow)
+    assert dataclasses.asdict(sampler.sampling) == config.sampling.to_dict()
     # The statistics are those of the training clips: both of footage, one of each actors' pair.
     renderer = PortraitRenderer(config.renderer)
     footage, actors = (open_shards(folder, "train") for folder in clips(tmp_path_factory))

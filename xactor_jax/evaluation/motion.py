@@ -17,7 +17,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from xactor_jax.acting import MotionSampler
+from xactor_jax.acting import MotionSampler, MotionSampling
 from xactor_jax.data.audio_features import MelConfig, audio_features
 from xactor_jax.data.shards import Shards
 from xactor_jax.evaluation.curves import (
@@ -49,7 +49,7 @@ def performer(
     *,
     seed: int,
     sampling: Sampling,
-    audio_guidance: float,
+    acting: MotionSampling,
 ) -> Perform:
     """Acting and rendering as generation does it."""
 
@@ -61,7 +61,7 @@ def performer(
             sampler,
             seed=seed,
             sampling=sampling,
-            audio_guidance=audio_guidance,
+            acting=acting,
             stopwatch=Stopwatch(),
         )
         return np.stack(list(performance))

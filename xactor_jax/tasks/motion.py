@@ -14,7 +14,7 @@ from einops import repeat
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from xactor_jax.acting import Acting, MotionSampler, heard_audio
+from xactor_jax.acting import Acting, MotionSampler, MotionSampling, heard_audio
 from xactor_jax.checkpoint import save_weights
 from xactor_jax.config import build
 from xactor_jax.data.audio_features import MelConfig
@@ -54,7 +54,7 @@ class MotionTask:
         self.flow = build(Flow, config.flow.to_dict())
         self.forcing = build(Forcing, config.forcing.to_dict())
         self.weights = build(MotionLoss, config.loss.to_dict())
-        self.audio_guidance = config.audio_guidance
+        self.sampling = build(MotionSampling, config.sampling.to_dict())
         self.weights_dtype = config.weights_dtype
 
         def tracks(split: str) -> list[Track]:
@@ -144,7 +144,7 @@ class MotionTask:
         """Latents (n, t, d) acted to the audio of `heard`, each from its track's first frame."""
         sampler = MotionSampler(self.config, self.mel, self.flow, params, self.frozen)
         first = np.stack([track.latents[0] for track in tracks])
-        acting = Acting(sampler, first, key, 10, self.audio_guidance, len(tracks))
+        acting = Acting(sampler, first, key, self.sampling, len(tracks))
         length = min(len(t.latents) for t in [*tracks, *heard])
         audio = np.stack([track.audio[:length] for track in heard])
         return np.concatenate([acting.push(audio), acting.finish()], axis=1)
@@ -192,6 +192,7 @@ class MotionTask:
             "motion": dataclasses.asdict(self.config),
             "mel": dataclasses.asdict(self.mel),
             "flow": dataclasses.asdict(self.flow),
+            "sampling": dataclasses.asdict(self.sampling),
         }
         weights = {"params": params, "statistics": frozen}
         save_weights(path, weights, metadata, self.weights_dtype)

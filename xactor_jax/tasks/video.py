@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from xactor_jax.checkpoint import load_kind, save_weights
+from xactor_jax.checkpoint import config_of, load_kind, save_weights
 from xactor_jax.config import build
 from xactor_jax.data.examples import FaceExampleConfig, FaceExamples
 from xactor_jax.diffusion.noise_levels import logit_normal
@@ -51,7 +51,7 @@ class VideoTask:
         if not config.renderer:
             raise InputError("config.renderer is empty; give the weights of an autoencoder")
         arrays, metadata = load_kind(Path(config.renderer), "renderer")
-        image = build(RendererConfig, metadata["renderer"])
+        image = config_of(Path(config.renderer), metadata, "renderer", RendererConfig)
         if image.denoiser.temporal:
             raise InputError(
                 f"{config.renderer}: it has temporal layers already; give an autoencoder's weights"
