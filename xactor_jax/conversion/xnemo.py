@@ -95,7 +95,8 @@ def _motion_encoder() -> Table:
     )
 
 
-def _unet() -> Table:
+def _unet_parts() -> tuple[tuple[str, str, tuple[Row, ...]], ...]:
+    """The kinds of modules: their published name, ours, and what is in them."""
     resnet = (
         Row("norm1", "norm1", NORM),
         Row("conv1", "conv1", LAYER),
@@ -138,12 +139,16 @@ def _unet() -> Table:
             Row("proj_out", "proj_out", LAYER),
         ),
     )
-    parts = (
+    return (
         ("resnets", "resnet", resnet),
         ("attentions", "attention", transformer),
         ("motion_modules", "motion", module),
         ("temporal_modules", "temporal", module),
     )
+
+
+def _unet() -> Table:
+    parts = _unet_parts()
     rows = [
         row
         for side in ("down", "up")
@@ -154,7 +159,7 @@ def _unet() -> Table:
     ]
     for published, ours, part in parts:
         rows += nested(f"mid_block.{published}.0", f"mid/{ours}", part)
-    rows += nested("mid_block.resnets.1", "mid_resnet", resnet)
+    rows += nested("mid_block.resnets.1", "mid_resnet", parts[0][2])
     rows += [
         Row("conv_in", "conv_in", LAYER),
         Row("time_embedding.linear_1", "time_embedding/linear_1", LAYER),

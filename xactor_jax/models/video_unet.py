@@ -9,6 +9,7 @@ bytedance/x-nemo-inference, src/models/unet_3d.py and unet_2d_condition.py.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
@@ -110,8 +111,7 @@ class UNet(nnx.Module):
         dtype = jnp.dtype(c.dtype)
         levels = len(c.channels)
 
-        def conv(inside: int, outside: int, stride: int = 1) -> nnx.Conv:
-            return Conv(inside, outside, (3, 3), strides=stride, padding=1, dtype=dtype, rngs=rngs)
+        conv = functools.partial(Conv, kernel_size=(3, 3), padding=1, dtype=dtype, rngs=rngs)
 
         self.time_embedding = NoiseLevelEmbedding(
             c.channels[0], 4 * c.channels[0], dtype=dtype, rngs=rngs
@@ -132,7 +132,7 @@ class UNet(nnx.Module):
                 skips.append(width)
             down.append(nnx.List(layers))
             if level < levels - 1:
-                downsamplers.append(conv(width, width, 2))
+                downsamplers.append(conv(width, width, strides=2))
                 skips.append(width)
         self.down, self.downsamplers = nnx.List(down), nnx.List(downsamplers)
 
@@ -156,15 +156,7 @@ class UNet(nnx.Module):
         # A reference network ends at its last block.
         self.norm_out = group_norm(width, c.groups, 1e-5, rngs) if c.out_channels else None
         self.conv_out = (
-            Conv(
-                width,
-                c.out_channels,
-                (3, 3),
-                padding=1,
-                kernel_init=nnx.initializers.zeros,
-                dtype=dtype,
-                rngs=rngs,
-            )
+            conv(width, c.out_channels, kernel_init=nnx.initializers.zeros)
             if c.out_channels
             else None
         )
