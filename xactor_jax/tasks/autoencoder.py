@@ -43,6 +43,7 @@ from xactor_jax.tasks.reenactment import (
 
 Batch = dict[str, jax.Array]
 
+_SHRINKAGE = 0.03  # see `invariance`
 FACE_BOX = (0.5, 0.5, 1 / 1.1)  # head box of a coarse crop
 
 
@@ -294,7 +295,7 @@ def latent_losses(
     centres = centres_of(motion, is_footage)
     variance = jnp.mean((motion - centres[:, None]) ** 2)
     losses = {
-        "invariance": invariance(motion, again, variance),
+        "invariance": invariance(motion, again, centres),
         "centre": jnp.mean(centres**2),
         "whiteness": whiteness(motion - centres[:, None], variance),
     }
@@ -312,13 +313,27 @@ def centres_of(motion: Float[Array, "b t d"], is_footage: Bool[Array, " b"]) -> 
 
 
 def invariance(
-    motion: Float[Array, "b t d"], again: Float[Array, "b t d"], variance: Float[Array, ""]
+    motion: Float[Array, "b t d"],
+    again: Float[Array, "b t d"],
+    centres: Float[Array, "b d"],
 ) -> Float[Array, ""]:
-    """Squared distance of two latents of one motion, in units of the latents' variance.
+    """Squared distance of two latents of one motion, in units of the latents' covariance.
 
-    The variance takes part in the gradient: shrinking every latent must gain nothing.
+    In units of their variance alone, identity stays where latents hardly vary, and a linear probe
+    reads it there. The covariance takes part in the gradient: shrinking every latent must gain
+    nothing. Of few latents it says little, so a part of it is the variance in every direction.
+
+    Args:
+      again: latents of a second crop of each example's first motions.
+      centres: what the latents of each example vary about.
     """
-    return jnp.mean((motion[:, : again.shape[1]] - again) ** 2) / (variance + 1e-12)
+    both = jnp.concatenate([motion, again], axis=1) - centres[:, None]
+    rows = rearrange(both, "b t d -> (b t) d")
+    covariance, width = rows.T @ rows / len(rows), rows.shape[1]
+    variance = jnp.trace(covariance) / width + 1e-12
+    mixed = (1 - _SHRINKAGE) * covariance + _SHRINKAGE * variance * jnp.eye(width)
+    apart = rearrange(motion[:, : again.shape[1]] - again, "b t d -> (b t) d")
+    return jnp.mean(apart * jnp.linalg.solve(mixed, apart.T).T)
 
 
 def whiteness(motion: Float[Array, "b t d"], variance: Float[Array, ""]) -> Float[Array, ""]:
