@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from configs.motion import get_config
-from xactor_jax.acting import LiveActing, MotionSampler, MotionSampling, heard_audio
+from xactor_jax.acting import Flight, LiveActing, MotionSampler, MotionSampling, heard_audio
 from xactor_jax.command import Parser, keep_compiled, run
 from xactor_jax.config import build
 from xactor_jax.data.audio_features import MelConfig
@@ -53,22 +53,27 @@ def new_sampler(config: MotionTransformerConfig, mel: MelConfig) -> MotionSample
 
 def cached(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
     """As generation acts; and an empty past."""
-    c = sampler.config
-    reference, seen = jnp.zeros((1, c.latent)), jnp.ones(1, bool)
+    c, rollout = sampler.config, sampler.rollout(MotionSampling(steps=steps))
 
     def step(past, audio, noise):
         audio = audio[:, -c.chunk - 2 * c.audio_window :]
-        known = jnp.ones(audio.shape[:2], bool)
-        return sampler.next_chunk(
-            steps, sampler.weights, past, audio, known, reference, seen, noise, GUIDANCE
+        flight = Flight(
+            z=noise,
+            past=past,
+            audio=audio,
+            audio_known=jnp.ones(audio.shape[:2], bool),
+            reference=jnp.zeros((1, c.latent)),
+            reference_seen=jnp.ones(1, bool),
+            audio_guidance=jnp.float32(GUIDANCE),
         )
+        return sampler.next_chunk(rollout, sampler.weights, flight, rollout.levels(1))
 
-    return step, sampler.empty_past(1)
+    return step, sampler.empty_past(rollout, 1)
 
 
 def recomputed(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
     """With the whole context in every pass; and an empty past: latents, of which none exist."""
-    c, rollout = sampler.config, sampler.rollout(steps)
+    c, rollout = sampler.config, sampler.rollout(MotionSampling(steps=steps))
     positions = jnp.tile(jnp.arange(c.context), (2, 1))
     causal = chunk_causal_mask(c.context, c.chunk)[None]
 
@@ -80,12 +85,10 @@ def recomputed(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
         mask = (causal & seen) | jnp.eye(c.context, dtype=bool)
         heard = heard_audio(c, jnp.ones(audio.shape[:2], bool))
 
-        def denoise(z: Float[Array, "1 c d"], level: Float[Array, ""]) -> Array:
+        def denoise(z: Float[Array, "1 c d"], level: Float[Array, "1 c"]) -> Array:
             output = model(
                 jnp.tile(jnp.concatenate([finished, z], axis=1), (2, 1, 1)),
-                jnp.tile(
-                    jnp.append(jnp.full(rollout.history, label), jnp.full(c.chunk, level)), (2, 1)
-                ),
+                jnp.tile(jnp.append(jnp.full(rollout.history, label), level), (2, 1)),
                 positions,
                 mask,
                 jnp.tile(audio, (2, 1, 1)),
@@ -95,7 +98,7 @@ def recomputed(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
             )[:, rollout.history :]
             return guided(output[:1], output[1:], GUIDANCE)
 
-        chunk = rollout.next_chunk(denoise, noise)
+        chunk = rollout.advance(denoise, noise, rollout.levels(1))
         known = jnp.append(known[c.chunk :], jnp.ones(c.chunk, bool))[: rollout.history]
         return chunk, (jnp.concatenate([history[:, c.chunk :], chunk], axis=1), known)
 
@@ -132,7 +135,8 @@ def measure(
     live = LiveActing(
         sampler.start(None, jax.random.key(0), sampling=MotionSampling(steps=steps)), gain=1.0
     )
-    past = jax.tree.leaves(sampler.empty_past(1))
+    rollout = sampler.rollout(MotionSampling(steps=steps))
+    past = jax.tree.leaves(sampler.empty_past(rollout, 1))
     return {
         "cached_seconds_a_chunk": cost["cached"],
         "recomputed_seconds_a_chunk": cost["recomputed"],

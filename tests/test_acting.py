@@ -1,6 +1,8 @@
 """Acting chunk by chunk with kept keys and values, from sound that arrives in any pieces."""
 
+import dataclasses
 import gc
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from flax import nnx
 from models.random_weights import compiled, with_random_weights
 from small_models import quick_compilation as quick_compilation
 
-from xactor_jax.acting import LiveActing, MotionSampler, MotionSampling
+from xactor_jax.acting import Flight, LiveActing, MotionSampler, MotionSampling
 from xactor_jax.data.audio_features import MelConfig, audio_features, recording_gain
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
@@ -57,41 +59,53 @@ def start(sampler, seed=0, sampling=FEW_STEPS):
     return sampler.start(reference, jax.random.key(seed), sampling=sampling)
 
 
-def steps(sampler, chunks, dtype=np.float32):
-    """Chunk after chunk, straight from the compiled function: (noise, chunk, past)."""
-    c, draw = sampler.config, np.random.default_rng(1)
-    heard = features(chunks * c.chunk + 2 * c.audio_window)
-    known = np.arange(len(heard)) >= c.audio_window
-    past = sampler.empty_past(1)
-    for first in range(0, chunks * c.chunk, c.chunk):
-        part = slice(first, first + c.chunk + 2 * c.audio_window)
-        noise = draw.normal(size=(1, c.chunk, c.latent)).astype(dtype)
-        chunk, past = sampler.next_chunk(
-            2,
-            sampler.weights,
-            past,
-            heard[None, part],
-            known[None, part],
-            np.ones((1, c.latent), np.float32),
-            np.ones(1, bool),
-            noise,
-            2.0,
-        )
-        yield noise, np.asarray(chunk), past
-
-
-def whole_sequence(sampler, network, frames, reach):
-    """One pass over all frames at once: (z, levels, which audio is heard) -> the output.
-
-    A frame sees its own chunk and `reach` chunks before it.
-    """
+def noises(sampler, chunks, dtype=np.float32):
     c = sampler.config
-    chunk = np.arange(frames) // c.chunk
+    return np.random.default_rng(1).normal(size=(1, chunks * c.chunk, c.latent)).astype(dtype)
+
+
+def steps(sampler, chunks, sampling=FEW_STEPS, dtype=np.float32):
+    """Chunk after chunk, straight from the compiled functions: (chunk, past)."""
+    c, rollout = sampler.config, sampler.rollout(sampling)
+    flying = rollout.chunks_in_flight
+    noise = noises(sampler, chunks + flying, dtype)
+    heard = features(noise.shape[1] + 2 * c.audio_window)
+    known = np.arange(len(heard)) >= c.audio_window
+    z, past = noise[:, : rollout.in_flight], sampler.empty_past(rollout, 1)
+    for n in range(chunks):
+        part = slice(n * c.chunk, n * c.chunk + rollout.in_flight + 2 * c.audio_window)
+        flight = Flight(
+            z=z,
+            past=past,
+            audio=heard[None, part],
+            audio_known=known[None, part],
+            reference=np.ones((1, c.latent), np.float32),
+            reference_seen=np.ones(1, bool),
+            audio_guidance=np.float32(2.0),
+        )
+        for begun in range(1, flying) if n == 0 else ():
+            z = sampler.next_round(rollout, sampler.weights, flight, rollout.levels(begun))
+            flight = dataclasses.replace(flight, z=z)
+        levels = rollout.levels(flying)
+        z, past = sampler.next_chunk(rollout, sampler.weights, flight, levels)
+        yield np.asarray(z[:, : c.chunk]), past
+        fresh = noise[:, (n + flying) * c.chunk : (n + flying + 1) * c.chunk]
+        z = np.concatenate([z[:, c.chunk :], fresh], axis=1)
+
+
+def reaching(sampler, frames, reach, first):
+    """The mask in which a chunk sees `reach` before it; those after chunk `first` one more each."""
+    chunk = np.arange(frames) // sampler.config.chunk
     apart = chunk[:, None] - chunk[None, :]
-    mask = ((apart >= 0) & (apart <= reach))[None]
+    return ((apart >= 0) & (apart <= reach + np.maximum(chunk - first, 0)[:, None]))[None]
+
+
+def whole_sequence(sampler, network, frames):
+    """One pass over all frames at once: (z, levels, mask, which audio is heard) -> the output."""
+    c = sampler.config
     audio = features(frames + 2 * c.audio_window)[None]
 
-    def run(network, z, levels, heard):
+    def run(network, z, levels, mask, heard):
         positions = jnp.arange(frames)[None]
         seen = jnp.ones(1, bool)
         return network(z, levels, positions, mask, audio, heard, jnp.ones((1, c.latent)), seen)
@@ -107,40 +121,63 @@ def attention_in_double(query, key, value, bias, mask):
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
-def test_kept_keys_and_values_are_those_of_the_whole_sequence(monkeypatch):
+# Levels of the chunks in flight at the start of every sweep, until they are at the last.
+ALONE = [[1.0], [0.5], [0.0]]
+PYRAMID = [[0.5, 1.0], [0.25, 0.75], [0.0, 0.5]]
+
+
+@pytest.mark.parametrize("rounds", [ALONE, PYRAMID])
+def test_kept_keys_and_values_are_those_of_the_whole_sequence(monkeypatch, rounds):
     """In double precision, over twice the context: the whole performance, both branches of it."""
     monkeypatch.setattr(jax.nn, "dot_product_attention", attention_in_double)
     with jax.enable_x64(True):
         sampler, network = make(dtype="float64")
-        c, count = sampler.config, 8
-        frames = count * c.chunk
-        forward = whole_sequence(sampler, network, frames, reach=c.context // c.chunk - 1)
+        c, count, flying = sampler.config, 8, len(rounds[0])
+        sampling = MotionSampling(steps=2 * flying, chunks_in_flight=flying)
+        tokens = noises(sampler, count + flying, np.float64)
+        frames, reach = tokens.shape[1], c.context // c.chunk - flying
+        forward = whole_sequence(sampler, network, frames)
         place = np.arange(frames + 2 * c.audio_window) - c.audio_window
         near = np.abs(np.arange(frames)[:, None] - place) <= c.audio_window
-        heard = (near & (place >= 0))[None]
-        tokens, levels = np.zeros((1, frames, c.latent)), np.full((1, frames), 0.02)
-        for n, (noise, chunk, _) in enumerate(steps(sampler, count, np.float64)):
-            new, z = slice(n * c.chunk, (n + 1) * c.chunk), noise
-            for level in (1.0, 0.5):
-                tokens[:, new], levels[:, new] = z, level
-                with_audio = np.asarray(forward(tokens, levels, heard))[:, new]
-                without = np.asarray(forward(tokens, levels, np.zeros_like(heard)))[:, new]
-                z = z - 0.5 * (without + 2.0 * (with_audio - without))
+        heard, levels = (near & (place >= 0))[None], np.ones((1, frames))
+
+        def sweep(first, before, after):
+            mask = reaching(sampler, frames, reach, first)
+            for a, level in enumerate(before):
+                levels[:, (first + a) * c.chunk : (first + a + 1) * c.chunk] = level
+            with_audio, without = (
+                np.asarray(forward(tokens, levels, mask, each))
+                for each in (heard, np.zeros_like(heard))
+            )
+            for a, (level, following) in enumerate(zip(before, after, strict=True)):
+                part = slice((first + a) * c.chunk, (first + a + 1) * c.chunk)
+                guided = without[:, part] + 2.0 * (with_audio - without)[:, part]
+                tokens[:, part] -= (level - following) * guided
+            return np.abs(with_audio - without).max()
+
+        if flying == 2:  # the first chunk begins alone
+            sweep(0, [1.0, 1.0], [0.75, 1.0])
+            sweep(0, [0.75, 1.0], [0.5, 1.0])
+        for n, (chunk, _) in enumerate(steps(sampler, count, sampling, np.float64)):
+            for before, after in itertools.pairwise(rounds):
+                moved = sweep(n, before, after)
+            part = slice(n * c.chunk, (n + 1) * c.chunk)
             assert chunk.dtype == np.float64
-            np.testing.assert_allclose(chunk, z, rtol=0, atol=1e-10)
-            tokens[:, new], levels[:, new] = 0.98 * z, 0.02
-        assert np.abs(with_audio - without).max() > 1e-2
+            np.testing.assert_allclose(chunk, tokens[:, part], rtol=0, atol=1e-10)
+            tokens[:, part], levels[:, part] = 0.98 * tokens[:, part], 0.02
+        assert moved > 1e-2
         # Beyond the context there are other sums to compare with, and they differ.
-        unlimited = whole_sequence(sampler, network, frames, reach=count)
-        assert (
-            np.abs(unlimited(tokens, levels, heard) - forward(tokens, levels, heard)).max() > 1e-4
+        near, far = (
+            forward(tokens, levels, reaching(sampler, frames, limit, count), heard)
+            for limit in (reach, count)
         )
+        assert np.abs(near - far).max() > 1e-4
 
 
 def test_what_is_finished_never_changes(sampler):
-    chunk, before = sampler.config.chunk, sampler.empty_past(1)
+    chunk, before = sampler.config.chunk, sampler.empty_past(sampler.rollout(FEW_STEPS), 1)
     shape = before.keys.shape
-    for n, (_, _, after) in enumerate(steps(sampler, 8)):
+    for n, (_, after) in enumerate(steps(sampler, 8)):
         assert after.keys.shape == after.values.shape == shape
         np.testing.assert_array_equal(after.keys[:, :, :-chunk], before.keys[:, :, chunk:])
         np.testing.assert_array_equal(after.values[:, :, :-chunk], before.values[:, :, chunk:])
@@ -149,6 +186,13 @@ def test_what_is_finished_never_changes(sampler):
         # The branch with the audio is one, that without it another.
         assert np.abs(after.keys[1, 0, -chunk:] - after.keys[1, 1, -chunk:]).max() > 1e-3
         before = after
+
+
+def test_chunks_in_flight_that_do_not_fit_are_named(sampler):
+    with pytest.raises(ValueError, match="10 steps are not shared evenly by 3 chunks in flight"):
+        start(sampler, sampling=MotionSampling(steps=10, chunks_in_flight=3))
+    with pytest.raises(ValueError, match="a context of 20 frames has no room for 4 chunks of 5"):
+        start(sampler, sampling=MotionSampling(steps=8, chunks_in_flight=4))
 
 
 def test_until_it_is_full_a_longer_context_changes_nothing(sampler):
@@ -160,10 +204,15 @@ def test_until_it_is_full_a_longer_context_changes_nothing(sampler):
     assert np.abs(acted[0] - acted[1]).max() > 1e-3
 
 
+FLYING = MotionSampling(steps=4, chunks_in_flight=2)
+
+
+@pytest.mark.parametrize("sampling", [FEW_STEPS, FLYING])
 @pytest.mark.parametrize("sizes", [(1,), (7,), (3, 17, 1, 0), (33,)])
-def test_features_in_pieces_are_acted_as_the_whole(sampler, sizes):
+def test_features_in_pieces_are_acted_as_the_whole(sampler, sizes, sampling):
     heard = features(33)  # longer than the context, and no whole number of chunks
-    whole, acting, parts = start(sampler).act(heard), start(sampler), []
+    acting, parts = start(sampler, sampling=sampling), []
+    whole = start(sampler, sampling=sampling).act(heard)
     assert whole.shape == (33, 3) and whole.dtype == np.float32
     for piece in pieces(heard, sizes):
         parts.append(acting.push(piece[None])[0])
@@ -197,10 +246,11 @@ def test_a_live_voice_is_acted_as_its_recording(sampler, sizes):
     np.testing.assert_array_equal(np.concatenate([*parts, live.finish()]), whole)
 
 
-def test_the_look_ahead_is_what_it_says(sampler):
-    audio, live = speech(1.0), LiveActing(start(sampler), 1.0)
-    # Two frames, and what half a window of 512 samples reaches beyond the last hop of 320.
-    assert live.look_ahead == pytest.approx(2 * 0.04 - 64 / 16_000)
+@pytest.mark.parametrize(("sampling", "frames"), [(FEW_STEPS, 2), (FLYING, 7)])
+def test_the_look_ahead_is_what_it_says(sampler, sampling, frames):
+    audio, live = speech(1.0), LiveActing(start(sampler, sampling=sampling), 1.0)
+    # So many frames, and what half a window of 512 samples reaches beyond the last hop of 320.
+    assert live.look_ahead == pytest.approx(frames * 0.04 - 64 / 16_000)
     first = round(live.latency * 16_000)
     assert len(live.push(audio[: first - 1])) == 0
     assert len(live.push(audio[first - 1 : first])) == sampler.config.chunk

@@ -1,7 +1,8 @@
 """The trained motion transformer at work: speech becomes motion latents, chunk after chunk.
 
-A chunk is acted once it and one audio window after it have been heard. It costs one pass over its
-own frames a step and one more to keep its keys and values; of the past nothing is computed again.
+A chunk is acted once it, the chunks in flight with it and one audio window after them have been
+heard. It costs one pass over its own frames a step and one more to keep its keys and values; of the
+past nothing is computed again.
 """
 
 from __future__ import annotations
@@ -37,7 +38,24 @@ class MotionSampling:
     """How chunks are acted."""
 
     steps: int = 10
+    chunks_in_flight: int = 1  # over 1: a pyramid, which looks further ahead
     audio_guidance: float = 2.0  # how strongly the motion follows the voice; 1: none
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flight:
+    """The chunks in flight, and what they are acted from."""
+
+    z: Float[Array, "b n d"]  # standardised latents, at the round's levels
+    past: KeyValueCache  # of two branches, one after the other: with the audio and without
+    audio: Float[Array, "b a f"]  # from one audio window before the chunks to one after them
+    audio_known: Bool[
+        Array, "b a"
+    ]  # False where there is no sound: before the start, after the end
+    reference: Float[Array, "b d"]  # the portrait's own latent
+    reference_seen: Bool[Array, " b"]
+    audio_guidance: Float[Array, ""]
 
 
 class MotionSampler:
@@ -78,15 +96,20 @@ class MotionSampler:
             config_of(path, metadata, "sampling", MotionSampling),
         )
 
-    def rollout(self, steps: int) -> Rollout:
-        """The sampler of this model."""
+    def rollout(self, sampling: MotionSampling) -> Rollout:
+        """The sampler of this model. Raises ValueError where the chunks in flight do not fit."""
         c = self.config
-        return Rollout(chunk=c.chunk, context=c.context, flow=self.flow, steps=steps)
+        return Rollout(
+            chunk=c.chunk,
+            context=c.context,
+            flow=self.flow,
+            steps=sampling.steps,
+            chunks_in_flight=sampling.chunks_in_flight,
+        )
 
-    def empty_past(self, batch: int) -> KeyValueCache:
+    def empty_past(self, rollout: Rollout, batch: int) -> KeyValueCache:
         """What is known before the first chunk: nothing, with the audio and without."""
-        c = self.config
-        return KeyValueCache.empty(c, 2 * batch, c.context - c.chunk)
+        return KeyValueCache.empty(self.config, 2 * batch, rollout.history)
 
     def start(
         self,
@@ -100,47 +123,64 @@ class MotionSampler:
         return Acting(self, reference, key, sampling or self.sampling, batch)
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
+    def next_round(
+        self,
+        rollout: Rollout,
+        weights: Any,
+        flight: Flight,
+        levels: Float[Array, "sweeps+1 chunks"],
+    ) -> Float[Array, "b n d"]:
+        """The chunks in flight after one round (`Rollout.levels`)."""
+        return self._advance(rollout, nnx.merge(self._graph, weights), flight, levels)
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
     def next_chunk(
         self,
-        steps: int,
+        rollout: Rollout,
         weights: Any,
-        past: KeyValueCache,
-        audio: Float[Array, "b a f"],
-        audio_known: Bool[Array, "b a"],
-        reference: Float[Array, "b d"],
-        reference_seen: Bool[Array, " b"],
-        noise: Float[Array, "b c d"],
-        audio_guidance: Float[Array, ""],
-    ) -> tuple[Float[Array, "b c d"], KeyValueCache]:
-        """Standardised latents of the next chunk, and the past with that chunk in it.
-
-        Args:
-          past: of two branches, one after the other: with the audio and without.
-          audio: from one audio window before the chunk to one after it.
-        """
-        model, rollout = nnx.merge(self._graph, weights), self.rollout(steps)
-        b, c, _ = noise.shape
-        positions = jnp.broadcast_to(rollout.history + jnp.arange(c), (2 * b, c))
-        heard = heard_audio(self.config, audio_known)
-        conditions = (
-            jnp.tile(audio, (2, 1, 1)),
-            jnp.concatenate([heard, jnp.zeros_like(heard)]),
-            jnp.tile(reference, (2, 1)),
-            jnp.tile(reference_seen, 2),
-            past,
+        flight: Flight,
+        levels: Float[Array, "sweeps+1 chunks"],
+    ) -> tuple[Float[Array, "b n d"], KeyValueCache]:
+        """The chunks in flight after the round that finishes the first, and the past with it."""
+        model, c = nnx.merge(self._graph, weights), self.config
+        z = self._advance(rollout, model, flight, levels)
+        seen, label = rollout.finished(z[:, : c.chunk])
+        first = dataclasses.replace(
+            flight,
+            z=seen,
+            audio=flight.audio[:, : c.chunk + 2 * c.audio_window],
+            audio_known=flight.audio_known[:, : c.chunk + 2 * c.audio_window],
         )
+        arguments = self._both_branches(rollout, first, jnp.full((1, c.chunk), label))
+        return z, flight.past.append(model.keys_and_values(*arguments))
 
-        def arguments(z, level):
-            # With and without the audio, as one batch.
-            levels = jnp.full((2 * b, 1), level)
-            return jnp.tile(z, (2, 1, 1)), levels, positions, past.mask(c), *conditions
-
+    def _advance(
+        self, rollout: Rollout, model: MotionTransformer, flight: Flight, levels: Array
+    ) -> Float[Array, "b n d"]:
         def denoise(z, level):
-            output = model(*arguments(z, level))
-            return guided(output[:b], output[b:], audio_guidance)
+            at = dataclasses.replace(flight, z=z)
+            output, b = model(*self._both_branches(rollout, at, level)), len(z)
+            return guided(output[:b], output[b:], flight.audio_guidance)
 
-        chunk = rollout.next_chunk(denoise, noise)
-        return chunk, past.append(model.keys_and_values(*arguments(*rollout.finished(chunk))))
+        return rollout.advance(denoise, flight.z, levels)
+
+    def _both_branches(
+        self, rollout: Rollout, flight: Flight, level: Float[Array, "1 n"]
+    ) -> tuple[Any, ...]:
+        """The network's arguments, with the audio and without, as one batch."""
+        b, n, _ = flight.z.shape
+        heard = heard_audio(self.config, flight.audio_known)
+        return (
+            jnp.tile(flight.z, (2, 1, 1)),
+            jnp.broadcast_to(level, (2 * b, n)),
+            jnp.broadcast_to(rollout.history + jnp.arange(n), (2 * b, n)),
+            flight.past.mask(n, self.config.chunk),
+            jnp.tile(flight.audio, (2, 1, 1)),
+            jnp.concatenate([heard, jnp.zeros_like(heard)]),
+            jnp.tile(flight.reference, (2, 1)),
+            jnp.tile(flight.reference_seen, 2),
+            flight.past,
+        )
 
 
 def heard_audio(
@@ -170,9 +210,10 @@ class Acting:
         batch: int,
     ):
         c = sampler.config
-        self.sampler, self.key, self.steps = sampler, key, sampling.steps
+        self.sampler, self.key = sampler, key
+        self.rollout = sampler.rollout(sampling)
         self.guidance = jnp.float32(sampling.audio_guidance)
-        self.past = sampler.empty_past(batch)
+        self.past = sampler.empty_past(self.rollout, batch)
         # Features from one window before the next chunk on; before the start there are none.
         self.audio = np.zeros((batch, c.audio_window, c.audio), np.float32)
         self.audio_known = np.zeros((batch, c.audio_window), bool)
@@ -184,6 +225,19 @@ class Acting:
             :, None
         ]
         self.pushed = self.count = 0  # frames heard, chunks acted
+        begun = range(self.rollout.chunks_in_flight)
+        self.z = jnp.concatenate([self._noise(n) for n in begun], axis=1)
+
+    @property
+    def span(self) -> int:
+        """Frames of sound for a chunk: those of the chunks in flight, and a window on each side."""
+        return self.rollout.in_flight + 2 * self.sampler.config.audio_window
+
+    def _noise(self, number: int) -> Float[Array, "b c d"]:
+        """What a chunk begins as."""
+        c = self.sampler.config
+        shape = len(self.audio), c.chunk, c.latent
+        return jax.random.normal(jax.random.fold_in(self.key, number), shape)
 
     def next(
         self, audio: Float[np.ndarray, "b a f"], known: Bool[np.ndarray, "b a"]
@@ -191,26 +245,28 @@ class Acting:
         """The next chunk's motion latents.
 
         Args:
-          audio: features from one audio window before the chunk to one after it.
+          audio: `span` features from one audio window before the chunk on.
           known: False where there is no sound: before the start, after the end.
         """
-        c = self.sampler.config
-        noise = jax.random.normal(
-            jax.random.fold_in(self.key, self.count), (len(audio), c.chunk, c.latent)
+        sampler, rollout, chunk = self.sampler, self.rollout, self.sampler.config.chunk
+        flight = Flight(
+            z=self.z,
+            past=self.past,
+            audio=jnp.asarray(audio),
+            audio_known=jnp.asarray(known),
+            reference=self.reference,
+            reference_seen=self.seen,
+            audio_guidance=self.guidance,
         )
+        for begun in range(1, rollout.chunks_in_flight) if self.count == 0 else ():
+            z = sampler.next_round(rollout, sampler.weights, flight, rollout.levels(begun))
+            flight = dataclasses.replace(flight, z=z)
+        levels = rollout.levels(rollout.chunks_in_flight)
+        z, self.past = sampler.next_chunk(rollout, sampler.weights, flight, levels)
         self.count += 1
-        chunk, self.past = self.sampler.next_chunk(
-            self.steps,
-            self.sampler.weights,
-            self.past,
-            jnp.asarray(audio),
-            jnp.asarray(known),
-            self.reference,
-            self.seen,
-            noise,
-            self.guidance,
-        )
-        return np.asarray(chunk) * self.sampler.deviation + self.origin
+        fresh = self._noise(self.count + rollout.chunks_in_flight - 1)
+        self.z = jnp.concatenate([z[:, chunk:], fresh], axis=1)
+        return np.asarray(z[:, :chunk]) * sampler.deviation + self.origin
 
     def push(self, features: Float[np.ndarray, "b n f"]) -> Float[np.ndarray, "b m d"]:
         """Latents of the chunks that can be acted now that these frames are heard, if any."""
@@ -244,20 +300,19 @@ class Acting:
 
     def _chunks(self) -> Iterator[Float[np.ndarray, "b c d"]]:
         """The chunks that all is heard for."""
-        c = self.sampler.config
-        span = c.chunk + 2 * c.audio_window
+        span, chunk = self.span, self.sampler.config.chunk
         while self.audio.shape[1] >= span:
             audio, known = self.audio[:, :span], self.audio_known[:, :span]
             # Copies: a view would keep everything that was ever pushed with it.
-            self.audio = self.audio[:, c.chunk :].copy()
-            self.audio_known = self.audio_known[:, c.chunk :].copy()
+            self.audio = self.audio[:, chunk:].copy()
+            self.audio_known = self.audio_known[:, chunk:].copy()
             yield self.next(audio, known)
 
     def _last_chunks(self) -> Iterator[Float[np.ndarray, "b c d"]]:
         """The chunks that remain when nothing more will be heard."""
         c = self.sampler.config
         remaining = -(-self.pushed // c.chunk) - self.count
-        silent = remaining * c.chunk + 2 * c.audio_window - self.audio.shape[1]
+        silent = (remaining - 1) * c.chunk + self.span - self.audio.shape[1]
         if remaining > 0:
             self._hear(np.zeros((len(self.audio), silent, c.audio), np.float32), False)
             yield from self._chunks()
@@ -283,7 +338,8 @@ class LiveActing:
     @property
     def look_ahead(self) -> float:
         """Seconds of sound after a chunk that must be heard before the chunk is acted."""
-        frames = self.acting.sampler.config.audio_window
+        c, rollout = self.acting.sampler.config, self.acting.rollout
+        frames = rollout.in_flight - c.chunk + c.audio_window
         return frames / FRAME_RATE + self.features.look_ahead / SAMPLE_RATE
 
     @property

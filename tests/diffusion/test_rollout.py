@@ -20,11 +20,12 @@ def test_a_chunk_is_updated_once_a_step_from_pure_noise_on(steps):
         return z / 2 + 1
 
     rollout = Rollout(chunk=2, context=6, flow=Flow(prediction="sample"), steps=steps)
-    chunk = rollout.next_chunk(denoise, NOISE)
+    chunk = rollout.advance(denoise, NOISE, rollout.levels(1))
     jax.effects_barrier()
-    given.sort(key=lambda values: -values[1])
+    given.sort(key=lambda values: -values[1].max())
     assert len(given) == steps
-    np.testing.assert_allclose([level for _, level in given], np.arange(steps, 0, -1) / steps)
+    expected = np.repeat(np.arange(steps, 0, -1)[:, None, None] / steps, 2, axis=2)
+    np.testing.assert_allclose([level for _, level in given], expected, rtol=1e-6)
     np.testing.assert_array_equal(given[0][0], NOISE)
     z = NOISE
     for n in range(steps, 0, -1):  # straight towards the clean sample, down to the next level
@@ -33,17 +34,41 @@ def test_a_chunk_is_updated_once_a_step_from_pure_noise_on(steps):
     np.testing.assert_allclose(chunk, z, atol=1e-6)
 
 
+@pytest.mark.parametrize("flying", [1, 2, 5])
+def test_every_chunk_takes_all_steps_whoever_flies_with_it(flying):
+    rollout = Rollout(chunk=2, context=20, flow=Flow(), steps=10, chunks_in_flight=flying)
+    assert (rollout.in_flight, rollout.history) == (2 * flying, 20 - 2 * flying)
+    taken = {n: [1.0] for n in range(8)}
+    for number in range(flying - 1 + 8 - flying):  # the first chunks begin one after the other
+        begun, first = min(number + 1, flying), max(number + 1 - flying, 0)
+        levels = rollout.levels(begun)
+        assert levels.shape == (10 // flying + 1, flying)
+        assert (np.diff(levels, axis=1) >= 0).all()  # the later the noisier
+        for a in range(flying):
+            assert levels[0, a] == pytest.approx(taken[first + a][-1])
+            taken[first + a] += [level for level in levels[1:, a] if level < 1]
+    for n in range(8 - flying):
+        np.testing.assert_allclose(taken[n], np.linspace(1, 0, 11), atol=1e-6)
+
+
+def test_waiting_chunks_are_left_as_they_are():
+    rollout = Rollout(chunk=1, context=6, flow=Flow(), steps=4, chunks_in_flight=2)
+    z = rollout.advance(lambda z, level: z / level[..., None], NOISE, rollout.levels(1))
+    np.testing.assert_array_equal(z[:, 1], NOISE[:, 1])
+    np.testing.assert_allclose(z[:, 0], NOISE[:, 0] / 2, rtol=1e-6)
+
+
 def test_the_velocity_of_a_point_leads_to_it_in_any_number_of_steps():
     point = jnp.asarray([1.0, -2.0, 0.5])
     for steps in (1, 7):
         rollout = Rollout(chunk=2, context=6, flow=Flow(), steps=steps)
-        chunk = rollout.next_chunk(lambda z, level: (z - point) / level, NOISE)
+        towards = lambda z, level: (z - point) / level[..., None]  # noqa: E731
+        chunk = rollout.advance(towards, NOISE, rollout.levels(1))
         np.testing.assert_allclose(chunk, np.broadcast_to(point, NOISE.shape), atol=1e-5)
 
 
 def test_a_finished_chunk_is_scaled_and_labelled_and_gets_no_noise():
     rollout = Rollout(chunk=2, context=6, flow=Flow(), history_level=0.1)
-    assert rollout.history == 4
     z, level = rollout.finished(NOISE)
     np.testing.assert_allclose(z, 0.9 * NOISE, rtol=1e-6)
     assert float(level) == pytest.approx(0.1)

@@ -9,6 +9,15 @@ and the attention's keys and values of that pass are kept. (1) is diffusion forc
 without added noise (buoyancy99/diffusion-forcing). The chunks before the context then still act on
 the new one through what newer chunks have kept of them, as they do not where the whole context is
 computed again for every chunk; until the context is full, both are the same.
+
+Several chunks may be in flight, each noisier than the one before it: a pyramid (Pyramidal Flow's
+and FloodDiffusion's stairs, arXiv 2512.03520). A round takes chunk a of A, counted from 0,
+
+    from level (a + 1) / A to level a / A                                    (2)
+
+in steps / A sweeps over all of them; then the first is finished and a new one joins as noise. Each
+chunk still takes all its steps, in an A-th of the sweeps a chunk, and must know the sound of those
+in flight after it.
 """
 
 from __future__ import annotations
@@ -16,13 +25,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from xactor_jax.diffusion.processes import Flow
-from xactor_jax.diffusion.samplers import euler, linear_levels
+from xactor_jax.diffusion.samplers import euler_step
 
-Denoiser = Callable[[Float[Array, "b c d"], Float[Array, ""]], Float[Array, "b c d"]]
+Denoiser = Callable[[Float[Array, "b n d"], Float[Array, "1 n"]], Float[Array, "b n d"]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,21 +44,65 @@ class Rollout:
     context: int
     flow: Flow
     steps: int = 10
+    chunks_in_flight: int = 1  # A of (2)
     history_level: float = 0.02  # h of (1)
+
+    def __post_init__(self):
+        if self.chunks_in_flight < 1 or self.steps % self.chunks_in_flight:
+            raise ValueError(
+                f"{self.steps} steps are not shared evenly by {self.chunks_in_flight} chunks in "
+                "flight; take a multiple"
+            )
+        if self.history < self.chunk:
+            raise ValueError(
+                f"a context of {self.context} frames has no room for {self.chunks_in_flight} "
+                f"chunks of {self.chunk} in flight and one before them"
+            )
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that are denoised together."""
+        return self.chunks_in_flight * self.chunk
 
     @property
     def history(self) -> int:
-        """Finished frames that a new chunk sees at most."""
-        return self.context - self.chunk
+        """Finished frames that those in flight see at most."""
+        return self.context - self.in_flight
 
-    def next_chunk(self, denoise: Denoiser, noise: Float[Array, "b c d"]) -> Float[Array, "b c d"]:
-        """Denoise the next chunk in `steps` updates.
+    def levels(self, begun: int) -> Float[np.ndarray, "sweeps+1 chunks"]:
+        """Noise levels of the chunks in flight before, between and after the sweeps of a round (2).
 
         Args:
-          denoise: (the chunk, its noise level) -> the network's output, which knows the past.
-          noise: where the chunk starts.
+          begun: how many chunks take part, up to all; while the first ones begin, those after them
+            wait as noise.
         """
-        return euler(denoise, noise, linear_levels(self.steps), self.flow)
+        sweeps, chunks = self.steps // self.chunks_in_flight, self.chunks_in_flight
+        done = np.arange(sweeps + 1)[:, None] / sweeps
+        place = np.arange(chunks) + 1 + chunks - begun
+        return np.clip((place - done) / chunks, 0, 1).astype(np.float32)
+
+    def advance(
+        self,
+        denoise: Denoiser,
+        z: Float[Array, "b n d"],
+        levels: Float[Array, "sweeps+1 chunks"],
+    ) -> Float[Array, "b n d"]:
+        """Follow dz/dσ = v with a level for each chunk, from the first row to the last.
+
+        Args:
+          denoise: (the chunks, the noise level of each frame) -> the network's output, which knows
+            the past.
+          z: the chunks, at the levels of the first row. One whose level stays is left as it is.
+        """
+
+        def step(z, rows):
+            level, following = (jnp.repeat(row, self.chunk)[None, :, None] for row in rows)
+            moved = euler_step(self.flow, denoise(z, level[..., 0]), z, level, following)
+            return jnp.where(following < level, moved, z), None
+
+        levels = jnp.asarray(levels, z.dtype)
+        z, _ = jax.lax.scan(step, z, (levels[:-1], levels[1:]))
+        return z
 
     def finished(
         self, chunk: Float[Array, "b c d"]

@@ -17,6 +17,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from xactor_jax.diffusion.noise_levels import chunk_causal_mask
 from xactor_jax.nn.attention import MultiHeadAttention, attention
 from xactor_jax.nn.embeddings import NoiseLevelEmbedding, rotate
 from xactor_jax.nn.layers import Linear
@@ -74,10 +75,10 @@ class KeyValueCache:
             slide(self.known, newer.known, 0),
         )
 
-    def mask(self, frames: int) -> Bool[Array, "1 {frames} k"]:
-        """What new tokens see: everything known, and each other."""
-        seen = jnp.concatenate([self.known, jnp.ones(frames, bool)])
-        return jnp.broadcast_to(seen, (1, frames, len(seen)))
+    def mask(self, frames: int, chunk: int) -> Bool[Array, "1 {frames} k"]:
+        """What new tokens see: everything known, their own chunk, and the new chunks before it."""
+        known = jnp.broadcast_to(self.known, (frames, len(self.known)))
+        return jnp.concatenate([known, chunk_causal_mask(frames, chunk)], axis=1)[None]
 
 
 class MotionTransformer(nnx.Module):
