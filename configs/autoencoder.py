@@ -30,10 +30,10 @@ def get_config(size: str = "full") -> ConfigDict:
             "drop_box": 0.15,
             "drop_condition": 0.1,
             "decoder": 1.0,
-            "invariance": 0.2,
+            "invariance": 0.4,
             "centre": 0.05,
             "whiteness": 0.01,
-            "truth": 0.3,
+            "truth": 0.5,
             "codec": 1.0,
             "least_copying": 0.3,
         }

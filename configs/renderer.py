@@ -52,7 +52,7 @@ def renderer(size: str) -> dict[str, Any]:
             "motion_token": 16,
             "motion_feed_forward": 1,
         },
-        "sampling": {"steps": 1, "motion_guidance": 1.6},
+        "sampling": {"steps": 1, "motion_guidance": 1.35},
         "flow": {"prediction": "sample", "floor": 0.3},
         "stack_reference": True,
         "from_reference": True,
