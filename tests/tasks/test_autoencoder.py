@@ -20,6 +20,7 @@ from xactor_jax.tasks.autoencoder import (
     centres_of,
     frame_weights,
     invariance,
+    moved_error,
     reading_error,
     whiteness,
 )
@@ -103,6 +104,18 @@ def test_two_crops_of_one_motion_are_drawn_together():
     slopes = jax.grad(distance)(jnp.ones(4))
     assert np.abs(slopes).max() < 0.1 * distance(1.0)
     np.testing.assert_allclose(distance(jnp.array([1, 1, 1, 0.4])), 0.01, rtol=0.15)
+
+
+def test_a_moved_picture_is_told_which_way_to_go_from_afar():
+    """A bar four pixels off: a step towards it gains nothing at full size, and does at a half."""
+
+    def bar(place):
+        return np.zeros((1, 1, 32, 32, 3), np.float32) + (np.arange(32) // 2 == place // 2)[:, None]
+
+    truth, far, near = bar(16), bar(20), bar(18)
+    assert np.mean((far - truth) ** 2) == np.mean((near - truth) ** 2)
+    errors = [moved_error(each, truth, np.ones((1, 1))) for each in (far, near, truth)]
+    assert errors[0] > 1.1 * errors[1] and errors[2] == 0
 
 
 def test_latents_are_centred_by_source():

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange
+from einops import rearrange, reduce
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
@@ -44,6 +44,7 @@ from xactor_jax.tasks.reenactment import (
 Batch = dict[str, jax.Array]
 
 _SHRINKAGE = 0.03  # see `invariance`
+_SCALES = 4  # see `moved_error`
 FACE_BOX = (0.5, 0.5, 1 / 1.1)  # head box of a coarse crop
 
 
@@ -63,6 +64,7 @@ class AutoencoderLoss:
     whiteness: float = 0.0  # weight of the latents' covariance against the identity
     truth: float = 0.0  # weight of reading the actors' expression and head pose off the latent
     picture: float = 0.0  # weight of the squared error of decoded frames, detail included
+    moved: float = 0.0  # weight of the moved reference's own error, at several scales
     codec: float = 1.0  # weight of the codec's own reconstruction
     least_copying: float = 0.3  # see `frame_weights`
 
@@ -225,6 +227,9 @@ class AutoencoderTask:
         if weights.picture:
             frames = renderer.frames(sample, moved)
             losses["picture"] = weighted_error(frames, to_signed(batch["target"]), where, counts)
+        if weights.moved:
+            assert moved is not None, "config.loss.moved needs config.renderer.warps_reference"
+            losses["moved"] = moved_error(moved, to_signed(batch["target"]), counts)
         copying = jnp.mean((reference.latent[:, None] - target) ** 2)
         return losses, jnp.mean((sample - target) ** 2) / copying
 
@@ -286,6 +291,26 @@ def weighted_error(
     """Mean squared error, with a weight of every pixel and one of every frame."""
     error = jnp.mean(where[..., None] * (pictures - truth) ** 2, axis=(2, 3, 4))
     return jnp.mean(counts * error)
+
+
+def moved_error(
+    moved: Float[Array, "b t h w 3"],
+    truth: Float[Array, "b t h w 3"],
+    counts: Float[Array, "b t"],
+) -> Float[Array, ""]:
+    """Squared error of the reference as it was moved, mean over scales from whole to an eighth.
+
+    The rest of the network makes good what the flow leaves, blurred and doubled: the flow must want
+    to explain all it can. Coarse pictures tell it where to go when edges lie further apart than a
+    pixel (the pyramid of Siarohin et al., arXiv 2003.00196, on pixels).
+    """
+    errors = []
+    for _ in range(_SCALES):
+        errors.append(jnp.mean(counts * jnp.mean((moved - truth) ** 2, axis=(2, 3, 4))))
+        moved, truth = (
+            reduce(x, "b t (h p) (w q) c -> b t h w c", "mean", p=2, q=2) for x in (moved, truth)
+        )
+    return sum(errors) / _SCALES
 
 
 def latent_losses(
