@@ -53,7 +53,7 @@ def get_config(size: str = "full") -> ConfigDict:
         config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
         config.read_threads, config.weights_dtype = 2, "float16"
         config.face_decoder.channels = (96, 48, 24)
-        config.loss.drop_condition, config.loss.picture, config.loss.moved = 0.0, 1.0, 1.0
+        config.loss.drop_condition, config.loss.picture, config.loss.moved = 0.0, 1.0, 3.0
         config.data.kept_segments = 2_000
         config.data.targets = 3  # many small steps teach such a network more than few large ones
         config.optimizer.update(

@@ -310,7 +310,7 @@ def moved_error(
         moved, truth = (
             reduce(x, "b t (h p) (w q) c -> b t h w c", "mean", p=2, q=2) for x in (moved, truth)
         )
-    return sum(errors) / _SCALES
+    return jnp.mean(jnp.stack(errors))
 
 
 def latent_losses(
