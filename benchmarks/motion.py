@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from configs.motion import get_config
-from xactor_jax.acting import Flight, LiveActing, MotionSampler, MotionSampling, heard_audio
+from xactor_jax.acting import Acting, LiveActing
 from xactor_jax.command import Parser, keep_compiled, run
 from xactor_jax.config import build
 from xactor_jax.data.audio_features import MelConfig
@@ -31,6 +31,7 @@ from xactor_jax.diffusion.guidance import guided
 from xactor_jax.diffusion.noise_levels import chunk_causal_mask
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
+from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling, heard_audio
 from xactor_jax.nn.layers import abstract
 
 GUIDANCE = 2.0
@@ -53,7 +54,7 @@ def new_sampler(config: MotionTransformerConfig, mel: MelConfig) -> MotionSample
 
 def cached(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
     """As generation acts; and an empty past."""
-    c, rollout = sampler.config, sampler.rollout(MotionSampling(steps=steps))
+    c, plan = sampler.config, sampler.plan(MotionSampling(steps=steps, audio_guidance=GUIDANCE))
 
     def step(past, audio, noise):
         audio = audio[:, -c.chunk - 2 * c.audio_window :]
@@ -64,23 +65,25 @@ def cached(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
             audio_known=jnp.ones(audio.shape[:2], bool),
             reference=jnp.zeros((1, c.latent)),
             reference_seen=jnp.ones(1, bool),
-            audio_guidance=jnp.float32(GUIDANCE),
+            direction=jnp.zeros((1, c.chunk, c.direction)),
+            history_noise=jnp.zeros_like(noise),
+            scales=jnp.float32([GUIDANCE]),
         )
-        return sampler.next_chunk(rollout, sampler.weights, flight, rollout.levels(1))
+        return sampler.next_chunk(plan, sampler.weights, flight, plan.rollout.levels(1))
 
-    return step, sampler.empty_past(rollout, 1)
+    return step, sampler.empty_past(plan, 1)
 
 
 def recomputed(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
     """With the whole context in every pass; and an empty past: latents, of which none exist."""
-    c, rollout = sampler.config, sampler.rollout(MotionSampling(steps=steps))
+    c, rollout = sampler.config, sampler.plan(MotionSampling(steps=steps)).rollout
     positions = jnp.tile(jnp.arange(c.context), (2, 1))
     causal = chunk_causal_mask(c.context, c.chunk)[None]
 
     @jax.jit
     def compute(weights: Any, past: Any, audio: Array, noise: Array) -> tuple[Array, Any]:
         model, (history, known) = nnx.merge(sampler._graph, weights), past
-        finished, label = rollout.finished(history)
+        finished, label = rollout.finished(history, jnp.zeros_like(history))
         seen = jnp.concatenate([known, jnp.ones(c.chunk, bool)])
         mask = (causal & seen) | jnp.eye(c.context, dtype=bool)
         heard = heard_audio(c, jnp.ones(audio.shape[:2], bool))
@@ -132,11 +135,9 @@ def measure(
         if n == 0:  # with nothing before, both compute the same
             first_difference = float(np.abs(acted["cached"] - acted["recomputed"]).max())
     cost = {name: float(np.median(values)) for name, values in seconds.items()}
-    live = LiveActing(
-        sampler.start(None, jax.random.key(0), sampling=MotionSampling(steps=steps)), gain=1.0
-    )
-    rollout = sampler.rollout(MotionSampling(steps=steps))
-    past = jax.tree.leaves(sampler.empty_past(rollout, 1))
+    sampling = MotionSampling(steps=steps, audio_guidance=GUIDANCE)
+    live = LiveActing(Acting(sampler, None, jax.random.key(0), sampling=sampling), gain=1.0)
+    past = jax.tree.leaves(sampler.empty_past(sampler.plan(sampling), 1))
     return {
         "cached_seconds_a_chunk": cost["cached"],
         "recomputed_seconds_a_chunk": cost["recomputed"],

@@ -54,7 +54,14 @@ def get_config(size: str = "full") -> ConfigDict:
         {
             "folders": ("data/footage", "data/actors"),
             "cache": "runs/latents",
-            "windows": {"stride": 10, "band_shift": 0.0, "gain": 0.0, "footage_share": 0.5},
+            "windows": {
+                "stride": 10,
+                "band_shift": 0.0,
+                "gain": 0.0,
+                "footage_share": 0.5,
+                "drop_direction": 0.3,  # share of windows in which the performer is told nothing
+                "drop_kind": 0.5,  # ... and of each kind of direction, where something is told
+            },
         }
     )
     if size == "tiny":

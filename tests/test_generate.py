@@ -23,12 +23,13 @@ from scipy.io import wavfile
 from small_models import quick_compilation as quick_compilation
 
 from xactor_jax import generate
-from xactor_jax.acting import MotionSampler, MotionSampling
+from xactor_jax.checkpoint import load_weights, save_weights
 from xactor_jax.generate import Stopwatch, perform, portrait_of
 from xactor_jax.media.audio import read_audio
 from xactor_jax.media.faces import single_face
 from xactor_jax.media.video import read_video
 from xactor_jax.models.renderer import Sampling
+from xactor_jax.motion_sampler import MotionSampler, MotionSampling
 from xactor_jax.release import WINDOW
 
 
@@ -84,6 +85,18 @@ def test_the_same_command_makes_the_same_file(command, weights, portrait, tmp_pa
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert (tmp_path / "typed.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
+
+
+def test_a_direction_changes_the_video_from_its_time_on(command, weights, portrait, tmp_path):
+    script = tmp_path / "script.json"
+    script.write_text('[{"from": 1, "emotion": "angry", "yaw": 20}]')
+    flags = {"image": portrait, "audio": recording(tmp_path / "a.wav", 2), "checkpoint": weights}
+    assert command(**flags, output=tmp_path / "free.mp4")[0] == 0
+    told = flags | {"direction": script, "emotion_guidance": 2}
+    assert command(**told, output=tmp_path / "told.mp4")[0] == 0
+    free, acted = (np.stack(list(read_video(tmp_path / f"{n}.mp4"))) for n in ("free", "told"))
+    change = np.abs(free.astype(int) - acted).mean(axis=(1, 2, 3))
+    assert change[25:].min() > 2 * change[:25].max()  # the codec looks a little ahead
 
 
 def test_the_sound_of_a_video_will_do(command, weights, portrait, tmp_path):
@@ -159,6 +172,15 @@ def test_the_face_lies_in_the_picture_as_in_training():
     assert np.abs(near.driving.astype(int) - far.driving).mean() < 6
 
 
+def write_undirected(weights, folder):
+    """The same checkpoint without what tells the performer, as older ones were."""
+    folder.mkdir()
+    shutil.copy(weights / "renderer.safetensors", folder)
+    arrays, metadata = load_weights(weights / "motion.safetensors")
+    del arrays["params"]["direction_in"], metadata["motion"]["direction"]
+    save_weights(folder / "motion.safetensors", arrays, metadata)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, portrait, weights):
     """Files that are in order, and files that are not."""
@@ -174,11 +196,14 @@ def folder(tmp_path_factory, portrait, weights):
     values = np.zeros(8000, np.float32)
     values[4000] = np.nan
     wavfile.write(folder / "nan.wav", 16_000, values)
+    (folder / "bad.json").write_text('[{"yaw": 90}]')
+    (folder / "good.json").write_text('[{"yaw": 9}]')
     (folder / "no_weights").mkdir()
     (folder / "folder.mp4").mkdir()
     (folder / "swapped").mkdir()
     for name, other in (("renderer", "motion"), ("motion", "renderer")):
         shutil.copy(weights / f"{name}.safetensors", folder / "swapped" / f"{other}.safetensors")
+    write_undirected(weights, folder / "undirected")
     return folder
 
 
@@ -213,11 +238,16 @@ def folder(tmp_path_factory, portrait, weights):
         ({"audio_guidance": -0.5}, "--audio_guidance=-0.5: use 0 to 10"),
         ({"audio_guidance": 10.5}, "--audio_guidance=10.5: use 0 to 10"),
         ({"audio_guidance": "nan"}, "--audio_guidance=nan: use 0 to 10"),
+        ({"history_guidance": 11}, "--history_guidance=11.0: use 0 to 10"),
+        ({"emotion_guidance": 2}, "--emotion_guidance: of which emotions? give --direction"),
+        ({"direction": "none.json"}, "/none.json: no such file"),
+        ({"direction": "bad.json"}, "/bad.json: entry 1: 'yaw' is 90; use -45 to 45"),
+        ({"direction": "good.json", "checkpoint": "undirected"}, "was not trained to be told"),
     ],
 )
 def test_bad_input_is_one_line(command, folder, weights, flags, message):
     whole = {"image": "portrait.png", "audio": "speech.wav", "output": "out.mp4"} | flags
-    for name in ("image", "audio", "output", "checkpoint"):
+    for name in ("image", "audio", "output", "checkpoint", "direction"):
         if whole.get(name) is not None:
             whole[name] = folder / whole[name]
     before = {path: path.stat().st_size for path in folder.rglob("*")}

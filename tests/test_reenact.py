@@ -215,7 +215,7 @@ def folder(tmp_path_factory, portrait, renderer_alone):
         ),
         (
             {"audio_guidance": 2.0},
-            "--audio_guidance: --driving performs a video's motion, not the voice's",
+            "--audio_guidance: --driving performs a video's motion and acts nothing",
         ),
         ({"driving": "none.mp4"}, "/none.mp4: no such file"),
         ({"driving": "folder.mp4"}, "/folder.mp4: no such file"),

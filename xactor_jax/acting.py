@@ -8,189 +8,18 @@ past nothing is computed again.
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from xactor_jax.checkpoint import config_of, fitting_graph, load_kind
-from xactor_jax.data.audio_features import FeatureStream, MelConfig
+from xactor_jax.data.audio_features import FeatureStream
 from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE
-from xactor_jax.diffusion.guidance import guided
-from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.rollout import Rollout
-from xactor_jax.models.motion_transformer import (
-    KeyValueCache,
-    MotionTransformer,
-    MotionTransformerConfig,
-)
-from xactor_jax.nn.layers import abstract
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MotionSampling:
-    """How chunks are acted."""
-
-    steps: int = 10
-    chunks_in_flight: int = 1  # over 1: a pyramid, which looks further ahead
-    audio_guidance: float = 2.0  # how strongly the motion follows the voice; 1: none
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Flight:
-    """The chunks in flight, and what they are acted from."""
-
-    z: Float[Array, "b n d"]  # standardised latents, at the round's levels
-    past: KeyValueCache  # of two branches, one after the other: with the audio and without
-    audio: Float[Array, "b a f"]  # from one audio window before the chunks to one after them
-    audio_known: Bool[
-        Array, "b a"
-    ]  # False where there is no sound: before the start, after the end
-    reference: Float[Array, "b d"]  # the portrait's own latent
-    reference_seen: Bool[Array, " b"]
-    audio_guidance: Float[Array, ""]
-
-
-class MotionSampler:
-    """A trained motion transformer: speech features to motion latents, chunk after chunk."""
-
-    def __init__(
-        self,
-        config: MotionTransformerConfig,
-        mel: MelConfig,
-        flow: Flow,
-        weights: Any,
-        statistics: Mapping[str, Float[np.ndarray, " d"]],
-        encoder: str = "",
-        sampling: MotionSampling | None = None,
-    ):
-        self.config, self.mel, self.flow, self.encoder = config, mel, flow, encoder
-        self.sampling = sampling or MotionSampling()
-        self.weights = jax.tree.map(jnp.asarray, weights)
-        self.mean, self.spread, self.deviation = (
-            np.asarray(statistics[name]) for name in ("mean", "spread", "deviation")
-        )
-        model = abstract(lambda rngs: MotionTransformer(config, rngs=rngs))
-        self._graph = nnx.split(model, nnx.Param, ...)[0]
-
-    @classmethod
-    def open(cls, path: Path) -> MotionSampler:
-        """The sampler that a weights file holds."""
-        arrays, metadata = load_kind(path, "motion")
-        config = config_of(path, metadata, "motion", MotionTransformerConfig)
-        fitting_graph(path, lambda rngs: MotionTransformer(config, rngs=rngs), arrays["params"])
-        return cls(
-            config,
-            config_of(path, metadata, "mel", MelConfig),
-            config_of(path, metadata, "flow", Flow),
-            arrays["params"],
-            arrays["statistics"],
-            metadata.get("encoder", ""),
-            config_of(path, metadata, "sampling", MotionSampling),
-        )
-
-    def rollout(self, sampling: MotionSampling) -> Rollout:
-        """The sampler of this model. Raises ValueError where the chunks in flight do not fit."""
-        c = self.config
-        return Rollout(
-            chunk=c.chunk,
-            context=c.context,
-            flow=self.flow,
-            steps=sampling.steps,
-            chunks_in_flight=sampling.chunks_in_flight,
-        )
-
-    def empty_past(self, rollout: Rollout, batch: int) -> KeyValueCache:
-        """What is known before the first chunk: nothing, with the audio and without."""
-        return KeyValueCache.empty(self.config, 2 * batch, rollout.history)
-
-    def start(
-        self,
-        reference: Float[np.ndarray, "b d"] | None,
-        key: PRNGKeyArray,
-        *,
-        sampling: MotionSampling | None = None,
-        batch: int = 1,
-    ) -> Acting:
-        """Begin to act; `reference` is the portraits' own motion latents."""
-        return Acting(self, reference, key, sampling or self.sampling, batch)
-
-    @functools.partial(jax.jit, static_argnums=(0, 1))
-    def next_round(
-        self,
-        rollout: Rollout,
-        weights: Any,
-        flight: Flight,
-        levels: Float[Array, "sweeps+1 chunks"],
-    ) -> Float[Array, "b n d"]:
-        """The chunks in flight after one round (`Rollout.levels`)."""
-        return self._advance(rollout, nnx.merge(self._graph, weights), flight, levels)
-
-    @functools.partial(jax.jit, static_argnums=(0, 1))
-    def next_chunk(
-        self,
-        rollout: Rollout,
-        weights: Any,
-        flight: Flight,
-        levels: Float[Array, "sweeps+1 chunks"],
-    ) -> tuple[Float[Array, "b n d"], KeyValueCache]:
-        """The chunks in flight after the round that finishes the first, and the past with it."""
-        model, c = nnx.merge(self._graph, weights), self.config
-        z = self._advance(rollout, model, flight, levels)
-        seen, label = rollout.finished(z[:, : c.chunk])
-        first = dataclasses.replace(
-            flight,
-            z=seen,
-            audio=flight.audio[:, : c.chunk + 2 * c.audio_window],
-            audio_known=flight.audio_known[:, : c.chunk + 2 * c.audio_window],
-        )
-        arguments = self._both_branches(rollout, first, jnp.full((1, c.chunk), label))
-        return z, flight.past.append(model.keys_and_values(*arguments))
-
-    def _advance(
-        self, rollout: Rollout, model: MotionTransformer, flight: Flight, levels: Array
-    ) -> Float[Array, "b n d"]:
-        def denoise(z, level):
-            at = dataclasses.replace(flight, z=z)
-            output, b = model(*self._both_branches(rollout, at, level)), len(z)
-            return guided(output[:b], output[b:], flight.audio_guidance)
-
-        return rollout.advance(denoise, flight.z, levels)
-
-    def _both_branches(
-        self, rollout: Rollout, flight: Flight, level: Float[Array, "1 n"]
-    ) -> tuple[Any, ...]:
-        """The network's arguments, with the audio and without, as one batch."""
-        b, n, _ = flight.z.shape
-        heard = heard_audio(self.config, flight.audio_known)
-        return (
-            jnp.tile(flight.z, (2, 1, 1)),
-            jnp.broadcast_to(level, (2 * b, n)),
-            jnp.broadcast_to(rollout.history + jnp.arange(n), (2 * b, n)),
-            flight.past.mask(n, self.config.chunk),
-            jnp.tile(flight.audio, (2, 1, 1)),
-            jnp.concatenate([heard, jnp.zeros_like(heard)]),
-            jnp.tile(flight.reference, (2, 1)),
-            jnp.tile(flight.reference_seen, 2),
-            flight.past,
-        )
-
-
-def heard_audio(
-    config: MotionTransformerConfig, audio_known: Bool[Array, "b a"]
-) -> Bool[Array, "b n a"]:
-    """Which audio frames a context hears when its audio starts one window before it."""
-    frames = audio_known.shape[1] - 2 * config.audio_window
-    offset = jnp.arange(audio_known.shape[1])[None] - jnp.arange(frames)[:, None]
-    near = (offset >= 0) & (offset <= 2 * config.audio_window)
-    return near[None] & audio_known[:, None, :]
+from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling
+from xactor_jax.timeline import Timeline
 
 
 class Acting:
@@ -199,6 +28,12 @@ class Acting:
     Push audio features as they come, in pieces of any length, and take the latents that they are
     enough for; `finish` gives the rest. However the features were cut, the latents are the same,
     to the last bit.
+
+    Args:
+      reference: the portraits' own motion latents.
+      sampling: None for the sampler's own.
+      direction: what the performers are told. An untold performance is cheaper by the branch that
+        guides the emotion.
     """
 
     def __init__(
@@ -206,14 +41,21 @@ class Acting:
         sampler: MotionSampler,
         reference: Float[np.ndarray, "b d"] | None,
         key: PRNGKeyArray,
-        sampling: MotionSampling,
-        batch: int,
+        *,
+        sampling: MotionSampling | None = None,
+        batch: int = 1,
+        direction: Timeline | None = None,
     ):
-        c = sampler.config
-        self.sampler, self.key = sampler, key
-        self.rollout = sampler.rollout(sampling)
-        self.guidance = jnp.float32(sampling.audio_guidance)
-        self.past = sampler.empty_past(self.rollout, batch)
+        c, sampling = sampler.config, sampling or sampler.sampling
+        if direction is None:
+            sampling = dataclasses.replace(sampling, emotion_guidance=1.0)
+        elif not c.direction:
+            raise ValueError("these weights were not trained to be told anything")
+        self.sampler, self.direction = sampler, direction
+        self.key, self.history_key = jax.random.split(key)
+        self.plan = sampler.plan(sampling)
+        self.scales = jnp.asarray(list(sampling.guidance.values()), jnp.float32)
+        self.past = sampler.empty_past(self.plan, batch)
         # Features from one window before the next chunk on; before the start there are none.
         self.audio = np.zeros((batch, c.audio_window, c.audio), np.float32)
         self.audio_known = np.zeros((batch, c.audio_window), bool)
@@ -226,18 +68,33 @@ class Acting:
         ]
         self.pushed = self.count = 0  # frames heard, chunks acted
         begun = range(self.rollout.chunks_in_flight)
-        self.z = jnp.concatenate([self._noise(n) for n in begun], axis=1)
+        self.z = jnp.concatenate([self._noise(self.key, n) for n in begun], axis=1)
+
+    @property
+    def rollout(self) -> Rollout:
+        """How chunks follow each other."""
+        return self.plan.rollout
 
     @property
     def span(self) -> int:
         """Frames of sound for a chunk: those of the chunks in flight, and a window on each side."""
         return self.rollout.in_flight + 2 * self.sampler.config.audio_window
 
-    def _noise(self, number: int) -> Float[Array, "b c d"]:
-        """What a chunk begins as."""
+    def _noise(self, key: PRNGKeyArray, number: int) -> Float[Array, "b c d"]:
+        """Noise of a chunk's own."""
         c = self.sampler.config
         shape = len(self.audio), c.chunk, c.latent
-        return jax.random.normal(jax.random.fold_in(self.key, number), shape)
+        return jax.random.normal(jax.random.fold_in(key, number), shape)
+
+    def _told(self) -> Float[np.ndarray, "b n w"]:
+        """What is told in the chunks in flight."""
+        rollout, width = self.rollout, self.sampler.config.direction
+        first = self.count * rollout.chunk
+        if self.direction is None:
+            rows = np.zeros((rollout.in_flight, width), np.float32)
+        else:
+            rows = self.direction.frames(first, first + rollout.in_flight)
+        return np.tile(rows, (len(self.audio), 1, 1))
 
     def next(
         self, audio: Float[np.ndarray, "b a f"], known: Bool[np.ndarray, "b a"]
@@ -256,15 +113,17 @@ class Acting:
             audio_known=jnp.asarray(known),
             reference=self.reference,
             reference_seen=self.seen,
-            audio_guidance=self.guidance,
+            direction=jnp.asarray(self._told()),
+            history_noise=self._noise(self.history_key, self.count),
+            scales=self.scales,
         )
         for begun in range(1, rollout.chunks_in_flight) if self.count == 0 else ():
-            z = sampler.next_round(rollout, sampler.weights, flight, rollout.levels(begun))
+            z = sampler.next_round(self.plan, sampler.weights, flight, rollout.levels(begun))
             flight = dataclasses.replace(flight, z=z)
         levels = rollout.levels(rollout.chunks_in_flight)
-        z, self.past = sampler.next_chunk(rollout, sampler.weights, flight, levels)
+        z, self.past = sampler.next_chunk(self.plan, sampler.weights, flight, levels)
         self.count += 1
-        fresh = self._noise(self.count + rollout.chunks_in_flight - 1)
+        fresh = self._noise(self.key, self.count + rollout.chunks_in_flight - 1)
         self.z = jnp.concatenate([z[:, chunk:], fresh], axis=1)
         return np.asarray(z[:, :chunk]) * sampler.deviation + self.origin
 

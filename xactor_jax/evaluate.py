@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from xactor_jax.acting import MotionSampler
 from xactor_jax.command import Parser, keep_compiled, run
 from xactor_jax.data.shards import SAMPLES_PER_FRAME, open_shards
 from xactor_jax.errors import InputError
@@ -26,6 +25,7 @@ from xactor_jax.evaluation.plots import save_plots
 from xactor_jax.evaluation.report import print_table, write_results
 from xactor_jax.evaluation.scenes import Scene, footage_clips, scene_of
 from xactor_jax.generate import acting_of, add_sampling, check_ranges, sampling_of
+from xactor_jax.motion_sampler import MotionSampler
 from xactor_jax.progress import progress
 from xactor_jax.release import MOTION_FILE, RENDERER_FILE, PortraitRenderer
 

@@ -1,6 +1,8 @@
 """A portrait acts from a voice, or performs the motion of another video.
 
 python -m xactor_jax.generate --image=portrait.png --audio=speech.wav --output=video.mp4
+python -m xactor_jax.generate --image=portrait.png --audio=speech.wav --direction=script.json \
+    --output=video.mp4
 python -m xactor_jax.generate --image=portrait.png --driving=film.mp4 --output=video.mp4
 """
 
@@ -18,7 +20,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from xactor_jax.acting import MotionSampler, MotionSampling
+from xactor_jax.acting import Acting
 from xactor_jax.command import Parser, keep_compiled, run
 from xactor_jax.data.audio_features import audio_features
 from xactor_jax.data.shards import FRAME_RATE
@@ -30,9 +32,12 @@ from xactor_jax.media.faces import cut_view, single_face, to_view, view_window
 from xactor_jax.media.image import read_image
 from xactor_jax.media.video import VideoWriter, check_output, frames_expected
 from xactor_jax.models.renderer import NEUTRAL_BOX, RendererConfig, Sampling
+from xactor_jax.motion_sampler import MotionSampler, MotionSampling
 from xactor_jax.progress import progress
-from xactor_jax.release import PortraitRenderer, open_checkpoint, open_renderer
+from xactor_jax.release import MOTION_FILE, PortraitRenderer, open_checkpoint, open_renderer
+from xactor_jax.timeline import Timeline, read_timeline
 
+_ACTING = ("audio_guidance", "emotion_guidance", "history_guidance")
 Sound = tuple[Float[np.ndarray, "samples channels"], int]  # samples and their rate in Hz
 
 
@@ -113,12 +118,13 @@ def perform(
     sampling: Sampling,
     acting: MotionSampling,
     stopwatch: Stopwatch,
+    direction: Timeline | None = None,
 ) -> Iterator[UInt8[np.ndarray, "s s 3"]]:
     """The frames of a performance, one by one, in constant memory."""
     motion_key, noise_key = jax.random.split(jax.random.key(seed))
     own = renderer.encode(portrait.driving[None])
-    chunks = sampler.start(own, motion_key, sampling=acting).chunks(features)
-    chunks = stopwatch.timed("motion", chunks)
+    performer = Acting(sampler, own, motion_key, sampling=acting, direction=direction)
+    chunks = stopwatch.timed("motion", performer.chunks(features))
     motion = itertools.islice((latent for chunk in chunks for latent in chunk[0]), len(features))
     box = itertools.repeat(np.array(NEUTRAL_BOX, np.float32))
     noise = renderer.noise(noise_key)
@@ -173,6 +179,9 @@ def add_sampling(parser: Parser) -> None:
     parser.add_argument(
         "--audio_guidance", type=float, help="over 1: follows the voice more; 1: none"
     )
+    parser.add_argument(
+        "--history_guidance", type=float, help="over 1: goes on more as before; 1: none"
+    )
 
 
 def check_ranges(chosen: Namespace) -> None:
@@ -181,9 +190,9 @@ def check_ranges(chosen: Namespace) -> None:
         ("seed", 0, 2**31 - 1),
         ("steps", 1, 100),
         ("motion_guidance", 0, 10),
-        ("audio_guidance", 0, 10),
+        *((name, 0, 10) for name in _ACTING),
     ):
-        value = getattr(chosen, name)
+        value = getattr(chosen, name, None)
         if value is not None and not lowest <= value <= highest:
             raise InputError(f"--{name}={value}: use {lowest} to {highest}")
 
@@ -201,10 +210,16 @@ def sampling_of(chosen: Namespace, renderer: PortraitRenderer) -> Sampling:
 
 def acting_of(chosen: Namespace, sampler: MotionSampler) -> MotionSampling:
     """Likewise of the motion."""
-    own = sampler.sampling
-    if chosen.audio_guidance is None:
-        return own
-    return dataclasses.replace(own, audio_guidance=chosen.audio_guidance)
+    told = {name: getattr(chosen, name, None) for name in _ACTING}
+    told = {name: scale for name, scale in told.items() if scale is not None}
+    return dataclasses.replace(sampler.sampling, **told)
+
+
+def check_direction(chosen: Namespace, sampler: MotionSampler) -> None:
+    """Raise InputError where weights are told something that were not trained for it."""
+    if chosen.direction is not None and not sampler.config.direction:
+        weights = Path(chosen.checkpoint) / MOTION_FILE
+        raise InputError(f"--direction: {weights} was not trained to be told anything")
 
 
 def flags(arguments: list[str]) -> Namespace:
@@ -227,6 +242,13 @@ def flags(arguments: list[str]) -> Namespace:
         help="add the changes since the first frame of --driving to the portrait's own expression; "
         "that frame should show about the portrait's expression",
     )
+    parser.add_argument(
+        "--direction",
+        help="JSON file that tells emotion, head pose, gaze, blinks and stillness over time",
+    )
+    parser.add_argument(
+        "--emotion_guidance", type=float, help="over 1: shows told emotions more; 1: none"
+    )
     parser.add_argument("--output", required=True, help="MP4 file to write")
     parser.add_argument("--checkpoint", default="checkpoints/tiny", help="folder of weights")
     add_sampling(parser)
@@ -243,10 +265,13 @@ def check_sources(chosen: Namespace) -> None:
         raise InputError("give --audio=SPEECH to act from, or --driving=VIDEO to perform")
     if chosen.relative_motion and chosen.driving is None:
         raise InputError("--relative_motion: of what? give --driving=VIDEO too")
-    if chosen.audio_guidance is not None and chosen.driving is not None:
-        raise InputError("--audio_guidance: --driving performs a video's motion, not the voice's")
+    acted = [name for name in ("direction", *_ACTING) if getattr(chosen, name) is not None]
+    if acted and chosen.driving is not None:
+        raise InputError(f"--{acted[0]}: --driving performs a video's motion and acts nothing")
+    if chosen.emotion_guidance is not None and chosen.direction is None:
+        raise InputError("--emotion_guidance: of which emotions? give --direction=FILE too")
     output = Path(chosen.output)
-    for source in (chosen.audio, chosen.driving):
+    for source in (chosen.audio, chosen.driving, chosen.direction):
         if source and output.is_file() and Path(source).is_file() and output.samefile(source):
             raise InputError(f"{output}: this file is also read; name another output")
 
@@ -255,9 +280,11 @@ def acted(chosen: Namespace, stopwatch: Stopwatch) -> Performance:
     """The portrait acts from speech, and lasts as long. Raises InputError for a bad file."""
     image = read_image(chosen.image)
     samples, rate = read_audio(chosen.audio)
+    direction = None if chosen.direction is None else read_timeline(chosen.direction)
     speech = to_mono_16k(samples, rate)
     count = max(frames_of(len(speech)), 1)
     renderer, sampler = open_checkpoint(chosen.checkpoint)
+    check_direction(chosen, sampler)
     frames = perform(
         portrait_of(image, chosen.image, renderer),
         audio_features(speech, count, sampler.mel),
@@ -267,6 +294,7 @@ def acted(chosen: Namespace, stopwatch: Stopwatch) -> Performance:
         sampling=sampling_of(chosen, renderer),
         acting=acting_of(chosen, sampler),
         stopwatch=stopwatch,
+        direction=direction,
     )
     size, seconds = renderer.config.image_size, len(samples) / rate
     return Performance(frames, count, size, (samples, rate), seconds)

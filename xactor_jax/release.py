@@ -19,12 +19,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from xactor_jax.acting import MotionSampler
 from xactor_jax.checkpoint import config_of, fitting_graph, load_kind
 from xactor_jax.diffusion.windows import sliding_windows
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation.pictures import to_signed
 from xactor_jax.models.renderer import Reference, Renderer, RendererConfig, Sampling
+from xactor_jax.motion_sampler import MotionSampler
 from xactor_jax.state import named_tensors
 
 RENDERER_FILE, MOTION_FILE = "renderer.safetensors", "motion.safetensors"

@@ -7,6 +7,7 @@ import pytest
 from data.flat_clips import make_clip, seen
 
 from xactor_jax.data.audio_features import MelConfig, audio_features
+from xactor_jax.data.direction import WIDTH
 from xactor_jax.data.latents import MotionExamples, Track, cached_tracks, encode_clips
 from xactor_jax.data.shards import write_shards
 
@@ -69,6 +70,7 @@ def assert_same(tracks, others):
         assert (one.clip, one.source, one.identity) == (other.clip, other.source, other.identity)
         np.testing.assert_array_equal(one.latents, other.latents)
         np.testing.assert_array_equal(one.audio, other.audio)
+        np.testing.assert_array_equal(one.direction, other.direction)
 
 
 def test_tracks_are_encoded_once_and_read_back_whole(cached, folder):
@@ -111,7 +113,8 @@ def ramp(clip, length):
     """A track whose latents and audio count frames."""
     time = np.arange(length, dtype=np.float32)
     audio = time[:, None] + np.arange(8, dtype=np.float32) / 8
-    return Track(clip, "footage", "anna", np.stack([time, -time], axis=1), audio)
+    direction = np.repeat(time[:, None] + 1, WIDTH, axis=1)
+    return Track(clip, "footage", "anna", np.stack([time, -time], axis=1), audio, direction)
 
 
 def motion_examples(**changes):
@@ -139,6 +142,8 @@ def test_windows_hold_latents_and_the_audio_around_them():
         np.testing.assert_allclose(example["audio"][known, 0], places[known])
         assert np.all(example["audio"][~known] == 0)
         assert example["reference"][0] in range(length)
+        told = example["direction"] != 0  # what is told is told of its own frame
+        assert np.all(example["direction"][told] == (start + 1 + np.nonzero(told)[0]))
     assert starts == {0: set(range(8)), 1: set(range(3))}  # no start is left out
 
 

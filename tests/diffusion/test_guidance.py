@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xactor_jax.diffusion.guidance import Conditions, both, guided_output
+from xactor_jax.diffusion.guidance import Conditions, both, guided, guided_by_each, guided_output
 
 DRAW = np.random.default_rng(0)
 
@@ -67,3 +67,18 @@ def test_one_call_with_the_unconditional_half_first():
         strict=True,
     ):
         np.testing.assert_array_equal(got, np.concatenate([null, own]))
+
+
+def test_several_guidances_add_up_and_one_is_the_usual():
+    full, without, other = (drawn(2, 3) for _ in range(3))
+    np.testing.assert_allclose(
+        guided_by_each(jnp.concatenate([full, without]), jnp.asarray([2.5])),
+        guided(full, without, 2.5),
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        guided_by_each(jnp.concatenate([full, without, other]), jnp.asarray([2.5, 0.0])),
+        2.5 * full - 1.5 * without + (other - full),
+        atol=1e-5,
+    )
+    np.testing.assert_array_equal(guided_by_each(full, jnp.zeros(0)), full)

@@ -69,6 +69,6 @@ def test_the_velocity_of_a_point_leads_to_it_in_any_number_of_steps():
 
 def test_a_finished_chunk_is_scaled_and_labelled_and_gets_no_noise():
     rollout = Rollout(chunk=2, context=6, flow=Flow(), history_level=0.1)
-    z, level = rollout.finished(NOISE)
+    z, level = rollout.finished(NOISE, NOISE + 1)
     np.testing.assert_allclose(z, 0.9 * NOISE, rtol=1e-6)
     assert float(level) == pytest.approx(0.1)

@@ -1,6 +1,5 @@
 """The motion transformer learns from clips, goes on where it stopped, and can be opened to act."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 from small_models import clips, losses, motion_config, renderer_file, stopped_at, video_config
 from small_models import quick_compilation as quick_compilation
 
-from xactor_jax.acting import MotionSampler
 from xactor_jax.data.latents import driving_crops
 from xactor_jax.data.shards import open_shards, write_shards
 from xactor_jax.errors import InputError
+from xactor_jax.motion_sampler import MotionSampler, MotionSampling
 from xactor_jax.release import PortraitRenderer
 from xactor_jax.tasks import make_task
 from xactor_jax.tasks.motion import correlation
@@ -64,7 +63,7 @@ def test_held_out_clips_are_scored_and_shown(trained):
 def test_the_weights_open_as_a_sampler(config, task, trained, tmp_path_factory):
     sampler = MotionSampler.open(trained / "model.safetensors")
     assert (sampler.config, sampler.mel, sampler.flow) == (task.config, task.mel, task.flow)
-    assert dataclasses.asdict(sampler.sampling) == config.sampling.to_dict()
+    assert sampler.sampling == MotionSampling(**config.sampling)
     # The statistics are those of the training clips: both of footage, one of each actors' pair.
     renderer = PortraitRenderer(config.renderer)
     footage, actors = (open_shards(folder, "train") for folder in clips(tmp_path_factory))

@@ -8,11 +8,13 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from xactor_jax.data.audio_features import MelConfig, audio_features
+from xactor_jax.data.direction import direction_of, thinned
 from xactor_jax.data.shards import Clip, Shards, audio_to_float, decode_frames, open_shards
 from xactor_jax.data.transforms import PLAIN, driving_picture
 from xactor_jax.data.windows import SOURCES, MixedWindows
@@ -20,16 +22,20 @@ from xactor_jax.progress import progress
 
 Encode = Callable[[np.ndarray], np.ndarray]
 
+_FORMAT = 2  # of cache files
+_PER_FRAME = ("latents", "audio", "direction")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Track:
-    """One clip: a motion latent and a row of audio features a frame."""
+    """One clip: a motion latent, a row of audio features, and what is known of it a frame."""
 
     clip: str
     source: str
     identity: str
     latents: Float[np.ndarray, "t d"]
     audio: Float[np.ndarray, "t f"]
+    direction: Float[np.ndarray, "t w"]  # data/direction.py
 
 
 def driving_crops(clip: Clip, size: int) -> np.ndarray:
@@ -65,7 +71,8 @@ def _encode_clip(
     audio = audio_to_float(np.concatenate([part.audio for part in parts]))
     first = parts[0]
     features = audio_features(audio, len(latents), mel)
-    return Track(first.clip, first.source, first.identity, latents, features)
+    direction = np.concatenate([direction_of(part) for part in parts])
+    return Track(first.clip, first.source, first.identity, latents, features, direction)
 
 
 def cached_tracks(
@@ -86,7 +93,7 @@ def cached_tracks(
     for folder in folders:
         place = Path(folder).resolve()  # two folders may share their last name
         shards = sorted((f.name, f.stat().st_mtime_ns) for f in place.glob("*.array_record*"))
-        made_by = repr((encoder, str(place), shards, crop_size, mel)).encode()
+        made_by = repr((_FORMAT, encoder, str(place), shards, crop_size, mel)).encode()
         digest = hashlib.sha256(made_by).hexdigest()[:12]
         path = Path(cache) / f"{place.name}-{split}-{digest}.npz"
         if not path.is_file():
@@ -99,23 +106,22 @@ def cached_tracks(
 def _save(path: Path, tracks: Sequence[Track]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished.npz")
-    np.savez(
-        unfinished,
-        names=np.array([[t.clip, t.source, t.identity] for t in tracks]).reshape(-1, 3),
-        lengths=np.array([len(t.latents) for t in tracks]),
-        latents=np.concatenate([t.latents for t in tracks]) if tracks else np.zeros((0, 1)),
-        audio=np.concatenate([t.audio for t in tracks]) if tracks else np.zeros((0, 1)),
-    )
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(t, name) for t in tracks] or [np.zeros((0, 1))])
+        for name in _PER_FRAME
+    }
+    names = np.array([[t.clip, t.source, t.identity] for t in tracks]).reshape(-1, 3)
+    np.savez(unfinished, names=names, lengths=[len(t.latents) for t in tracks], **arrays)
     os.replace(unfinished, path)
 
 
 def _load(path: Path) -> list[Track]:
     with np.load(path) as file:
-        names, ends = file["names"], np.cumsum(file["lengths"]).astype(int)
-        latents, audio = file["latents"], file["audio"]
+        names, ends = file["names"].tolist(), np.cumsum(file["lengths"])[:-1].astype(int)
+        latents, audio, direction = (np.split(file[name], ends) for name in _PER_FRAME)
     return [
-        Track(str(name[0]), str(name[1]), str(name[2]), latents[start:end], audio[start:end])
-        for name, start, end in zip(names, [0, *ends], ends, strict=False)
+        Track(*name, *arrays)
+        for name, *arrays in zip(names, latents, audio, direction, strict=False)
     ]
 
 
@@ -131,6 +137,8 @@ class MotionExamples:
       gain: change of the features' level, at most.
       footage_share: of the windows, where there are both footage and actors. Left to their numbers,
         long takes of actors have many more windows than short clips.
+      drop_direction, drop_kind: how seldom the performer is told anything, and each kind
+        (data/direction.py, `thinned`).
     """
 
     def __init__(
@@ -144,12 +152,15 @@ class MotionExamples:
         gain: float = 0.0,
         bands: int = 40,
         footage_share: float = 0.5,
+        drop_direction: float = 0.3,
+        drop_kind: float = 0.5,
     ):
         self.tracks, self.frames, self.audio_window = list(tracks), frames, audio_window
         clips = {s: [i for i, t in enumerate(tracks) if t.source == s] for s in SOURCES}
         lengths = {s: [len(tracks[i].latents) for i in chosen] for s, chosen in clips.items()}
         self.windows = MixedWindows(clips, lengths, frames, stride, footage_share)
         self.stride, self.band_shift, self.gain, self.bands = stride, band_shift, gain, bands
+        self.drop_direction, self.drop_kind = drop_direction, drop_kind
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -162,7 +173,8 @@ class MotionExamples:
         """One window.
 
         latents (t,d); audio (t+2w,f), from w frames before to w after; audio_known (t+2w,): False
-        beyond the clip's ends; reference (d,): the latent of any frame of the clip.
+        beyond the clip's ends; direction (t,k): what is told; reference (d,): the latent of any
+        frame of the clip.
         """
         track, w = self.tracks[element["clip"]], self.audio_window
         length = len(track.latents)
@@ -170,10 +182,13 @@ class MotionExamples:
         places = np.arange(start - w, start + self.frames + w)
         known = (places >= 0) & (places < length)
         audio = self._changed(track.audio[np.clip(places, 0, length - 1)], rng)
+        known_of = track.direction[start : start + self.frames]
+        direction = thinned(known_of, rng, self.drop_direction, self.drop_kind)
         return {
             "latents": track.latents[start : start + self.frames].astype(np.float32),
             "audio": (audio * known[:, None]).astype(np.float32),
             "audio_known": known,
+            "direction": direction,
             "reference": track.latents[int(rng.integers(length))].astype(np.float32),
         }
 

@@ -22,6 +22,21 @@ def guided(conditional: Array, unconditional: Array, scale: float | Array) -> Ar
     return unconditional + scale * (conditional - unconditional)
 
 
+def guided_by_each(outputs: Float[Array, "kb ..."], scales: Float[Array, " k"]) -> Array:
+    """Guidance by several conditions, each with a scale of its own.
+
+        full + Σ_i (scale_i - 1) (full - without_i)
+
+    which for one condition is `guided`.
+
+    Args:
+      outputs: the full output of a batch, then that without each condition, one after the other.
+    """
+    full, *without = jnp.split(outputs, len(scales) + 1)
+    changes = [(scale - 1) * (full - each) for scale, each in zip(scales, without, strict=True)]
+    return sum(changes, full)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conditions:

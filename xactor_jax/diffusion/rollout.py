@@ -1,12 +1,14 @@
 """Chunk after chunk: autoregressive sampling over a sliding context of finished chunks.
 
-What later chunks see of a finished one is fixed when it is finished: one more pass takes it clean,
-scaled and labelled as slightly noisy,
+What later chunks see of a finished one is fixed when it is finished. Three ways to commit it:
 
-    z = (1 - h) x,    label h                                                (1)
+    scaled    one more pass takes (1 - h) x, labelled as the noise level h   (1)
+    noised    the same of (1 - h) x + h ε
+    kept      the keys and values of its last denoising pass stay
 
-and the attention's keys and values of that pass are kept. (1) is diffusion forcing's stabilisation
-without added noise (buoyancy99/diffusion-forcing). The chunks before the context then still act on
+and the attention's keys and values of that pass are kept. The first is diffusion forcing's
+stabilisation without added noise (buoyancy99/diffusion-forcing), the second SkyReels-V2's, the last
+saves a pass (MiniWorld). The chunks before the context then still act on
 the new one through what newer chunks have kept of them, as they do not where the whole context is
 computed again for every chunk; until the context is full, both are the same.
 
@@ -33,6 +35,8 @@ from jaxtyping import Array, Float
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.samplers import euler_step
 
+COMMITS = ("scaled", "noised", "kept")
+
 Denoiser = Callable[[Float[Array, "b n d"], Float[Array, "1 n"]], Float[Array, "b n d"]]
 
 
@@ -46,8 +50,12 @@ class Rollout:
     steps: int = 10
     chunks_in_flight: int = 1  # A of (2)
     history_level: float = 0.02  # h of (1)
+    commit: str = "scaled"
+    sink: int = 0  # first frames that stay in the context for good
 
     def __post_init__(self):
+        if self.commit not in COMMITS:
+            raise ValueError(f"commit {self.commit!r}: use one of {', '.join(COMMITS)}")
         if self.chunks_in_flight < 1 or self.steps % self.chunks_in_flight:
             raise ValueError(
                 f"{self.steps} steps are not shared evenly by {self.chunks_in_flight} chunks in "
@@ -57,6 +65,11 @@ class Rollout:
             raise ValueError(
                 f"a context of {self.context} frames has no room for {self.chunks_in_flight} "
                 f"chunks of {self.chunk} in flight and one before them"
+            )
+        if self.sink and not 0 < self.sink <= self.history - self.chunk:
+            raise ValueError(
+                f"a sink of {self.sink} frames leaves no room for newer ones: use 0 to "
+                f"{self.history - self.chunk}"
             )
 
     @property
@@ -105,7 +118,9 @@ class Rollout:
         return z
 
     def finished(
-        self, chunk: Float[Array, "b c d"]
+        self, chunk: Float[Array, "b c d"], noise: Float[Array, "b c d"]
     ) -> tuple[Float[Array, "b c d"], Float[Array, ""]]:
         """A finished chunk as later ones see it, and its noise level: z and h of (1)."""
-        return (1 - self.history_level) * chunk, jnp.asarray(self.history_level)
+        level = jnp.asarray(self.history_level, chunk.dtype)
+        added = level * noise.astype(chunk.dtype) if self.commit == "noised" else 0
+        return (1 - level) * chunk + added, level

@@ -17,7 +17,6 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from xactor_jax.acting import MotionSampler, MotionSampling
 from xactor_jax.data.audio_features import MelConfig, audio_features
 from xactor_jax.data.shards import Shards
 from xactor_jax.evaluation.curves import (
@@ -30,6 +29,7 @@ from xactor_jax.evaluation.mouth import MouthMeter
 from xactor_jax.evaluation.scenes import Scene, footage_clips, scene_of
 from xactor_jax.generate import Portrait, Stopwatch, perform
 from xactor_jax.models.renderer import RendererConfig, Sampling
+from xactor_jax.motion_sampler import MotionSampler, MotionSampling
 from xactor_jax.progress import progress
 from xactor_jax.release import PortraitRenderer
 

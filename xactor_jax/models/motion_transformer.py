@@ -38,6 +38,7 @@ class MotionTransformerConfig:
     context: int = 250  # frames in training, and at most seen when generating
     audio_window: int = 2  # frames heard before and after each frame
     relative: bool = False  # latents are differences from the portrait's own latent
+    direction: int = 0  # numbers a frame that tell the performer what to do; 0: cannot be told
     dtype: str = "float32"
 
 
@@ -62,12 +63,29 @@ class KeyValueCache:
         zeros = jnp.zeros(shape, jnp.dtype(c.dtype))
         return cls(zeros, zeros, jnp.zeros(frames, bool))
 
-    def append(self, newer: KeyValueCache) -> KeyValueCache:
-        """With newer tokens at the end, and as many of the oldest gone."""
+    def first(self, frames: int) -> KeyValueCache:
+        """The first so many tokens."""
+        return KeyValueCache(
+            self.keys[:, :, :frames], self.values[:, :, :frames], self.known[:frames]
+        )
+
+    def append(self, newer: KeyValueCache, sink: int = 0) -> KeyValueCache:
+        """With newer tokens at the end, and as many of the oldest gone.
+
+        sink: the first tokens of all, so many, that stay when the cache is full (StreamingLLM,
+          arXiv 2309.17453).
+        """
+        full = self.known[0]
 
         def slide(old: Array, new: Array, axis: int) -> Array:
             both = jnp.concatenate([old, new], axis=axis)
-            return jax.lax.slice_in_dim(both, new.shape[axis], both.shape[axis], axis=axis)
+            gone, end = new.shape[axis], both.shape[axis]
+            slid = jax.lax.slice_in_dim(both, gone, end, axis=axis)
+            if not sink:
+                return slid
+            kept = jax.lax.slice_in_dim(both, 0, sink, axis=axis)
+            rest = jax.lax.slice_in_dim(both, sink + gone, end, axis=axis)
+            return jnp.where(full, jnp.concatenate([kept, rest], axis=axis), slid)
 
         return KeyValueCache(
             slide(self.keys, newer.keys, 2),
@@ -94,6 +112,12 @@ class MotionTransformer(nnx.Module):
         self.latent_in = linear(c.latent, c.width)
         self.reference_in = linear(c.latent, c.width)
         self.no_reference = nnx.Param(jnp.zeros(c.width))
+        # Without a bias: a frame of zeros tells nothing.
+        self.direction_in = (
+            linear(c.direction, c.width, use_bias=False, kernel_init=nnx.initializers.zeros)
+            if c.direction
+            else None
+        )
         self.audio_in, self.audio_norm = linear(c.audio, c.width), layer_norm(c.width, rngs)
         self.no_audio = nnx.Param(jnp.zeros(c.width))
         self.noise_level = NoiseLevelEmbedding(256, c.width, dtype=dtype, rngs=rngs)
@@ -112,6 +136,7 @@ class MotionTransformer(nnx.Module):
         audio_heard: Bool[Array, "b n a"],
         reference: Float[Array, "b d"],
         reference_seen: Bool[Array, " b"],
+        direction: Float[Array, "b n w"] | None = None,
         past: KeyValueCache | None = None,
     ) -> Float[Array, "b n d"]:
         """One pass.
@@ -125,10 +150,20 @@ class MotionTransformer(nnx.Module):
           audio_heard: which audio frames each token hears; one that hears none hears a learned
             silence, which is also what training drops audio to.
           reference, reference_seen: the portrait's own latent, or False to do without.
+          direction: what the performer is told (data/direction.py); zeros, or None, tell nothing.
           past: h finished tokens, at positions 0 to h - 1.
         """
         x, condition, _ = self._through_blocks(
-            z, noise_level, positions, mask, audio, audio_heard, reference, reference_seen, past
+            z,
+            noise_level,
+            positions,
+            mask,
+            audio,
+            audio_heard,
+            reference,
+            reference_seen,
+            direction,
+            past,
         )
         shift, scale = jnp.split(self.modulation_out(condition), 2, axis=-1)
         output = self.latent_out(modulate(self.norm_out(x), shift, scale))
@@ -149,6 +184,7 @@ class MotionTransformer(nnx.Module):
         audio_heard,
         reference,
         reference_seen,
+        direction=None,
         past=None,
     ) -> tuple[Array, Array, list[tuple[Array, Array]]]:
         """Features of the tokens, what modulates them, and each block's keys and values of them."""
@@ -159,6 +195,8 @@ class MotionTransformer(nnx.Module):
             self.no_reference[...],
         )
         x = self.latent_in(z.astype(c.dtype)) + still[:, None]
+        if self.direction_in is not None and direction is not None:
+            x = x + self.direction_in(direction.astype(c.dtype))
         condition = nnx.silu(self.noise_level(noise_level))
         heard = nnx.silu(self.audio_norm(self.audio_in(audio.astype(c.dtype))))
         nothing = jnp.broadcast_to(self.no_audio[...], (len(z), 1, c.width)).astype(heard.dtype)

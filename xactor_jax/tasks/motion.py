@@ -14,15 +14,17 @@ from einops import repeat
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from xactor_jax.acting import Acting, MotionSampler, MotionSampling, heard_audio
+from xactor_jax.acting import Acting
 from xactor_jax.checkpoint import save_weights
 from xactor_jax.config import build
 from xactor_jax.data.audio_features import MelConfig
+from xactor_jax.data.direction import WIDTH
 from xactor_jax.data.latents import MotionExamples, Track, cached_tracks
 from xactor_jax.diffusion.noise_levels import Forcing, doubled_mask
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
+from xactor_jax.motion_sampler import MotionSampler, MotionSampling, heard_audio
 from xactor_jax.nn.layers import abstract, initial_keys
 from xactor_jax.release import PortraitRenderer
 
@@ -49,6 +51,7 @@ class MotionTask:
         self.config = MotionTransformerConfig(
             latent=renderer.config.encoder.latent,
             audio=self.mel.width,
+            direction=WIDTH,
             **config.motion.to_dict(),
         )
         self.flow = build(Flow, config.flow.to_dict())
@@ -127,6 +130,7 @@ class MotionTask:
             jnp.tile(heard & ~dropped, (1, 2, 1)),
             reference,
             seen,
+            jnp.tile(batch["direction"], (1, 2, 1)),
         )[:, t:]
         level = of_frames(levels.noisy)
         error = jnp.mean(self.flow.squared_error(output, x, noise, level), axis=-1)
@@ -144,7 +148,7 @@ class MotionTask:
         """Latents (n, t, d) acted to the audio of `heard`, each from its track's first frame."""
         sampler = MotionSampler(self.config, self.mel, self.flow, params, self.frozen)
         first = np.stack([track.latents[0] for track in tracks])
-        acting = Acting(sampler, first, key, self.sampling, len(tracks))
+        acting = Acting(sampler, first, key, sampling=self.sampling, batch=len(tracks))
         length = min(len(t.latents) for t in [*tracks, *heard])
         audio = np.stack([track.audio[:length] for track in heard])
         return np.concatenate([acting.push(audio), acting.finish()], axis=1)
