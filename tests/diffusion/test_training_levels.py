@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xactor_jax.diffusion.noise_levels import staircase
-from xactor_jax.diffusion.training_levels import (
-    LevelMixture,
+from xactor_jax.diffusion.noise_levels import (
+    Forcing,
     clean_prefix,
-    per_chunk,
+    independent,
     propagated,
+    staircase,
 )
 
 BATCH, CHUNKS, CLEAN, PURE = 40_000, 25, 0.05, 1 - 1e-6
+
+
+def only(**shares):
+    """A mixture of these ways alone."""
+    return Forcing(**{"clean_history": 0, "independent": 0, "staircase": 0, **shares})
 
 
 def shown(levels):
@@ -36,7 +41,7 @@ def shown(levels):
 
 
 def test_independent_levels_never_show_a_long_clean_past():
-    count, clean, history = shown(per_chunk(jax.random.key(0), BATCH, CHUNKS))
+    count, clean, history = shown(independent(jax.random.key(0), BATCH, CHUNKS))
     assert count == pytest.approx(15 * 0.95, abs=0.03)  # deviation 0.004
     assert clean == 0  # expected: 0.05 to the ninth
     assert history == pytest.approx(0.5, abs=0.005)
@@ -52,8 +57,8 @@ def test_the_staircase_shows_a_clean_past_and_trains_few(in_flight, clean_share)
 
 
 def test_prefixes_of_half_the_sequences_show_a_clean_past_now_and_then():
-    mixture = LevelMixture(per_chunk=1, clean_prefix=1, prefix_level=CLEAN)
-    count, clean, history = shown(mixture.levels(jax.random.key(2), BATCH, CHUNKS, 1))
+    mixture = only(independent=1, clean_prefix=1, prefix_level=CLEAN)
+    count, clean, history = shown(mixture.levels(jax.random.key(2), BATCH, CHUNKS, 1).noisy)
     # A chunk j is behind the prefix in j + 1 of 25 cases.
     expected = 0.95 * (15 + sum(j + 1 for j in range(10, 25)) / 25) / 2
     assert count == pytest.approx(expected, abs=0.05)
@@ -108,10 +113,9 @@ def test_propagated_levels_halve_their_distance_from_the_ends_at_every_chunk():
 
 
 def test_a_mixture_has_its_shares_and_keeps_chunks_together():
-    mixture = LevelMixture(
-        per_chunk=2, per_frame=1, clean_prefix=0, propagated=3, staircase=2, in_flight=1
-    )
-    levels = np.asarray(jax.jit(lambda key: mixture.levels(key, 8000, 6, 3))(jax.random.key(5)))
+    mixture = only(independent=2, per_frame=1, propagated=3, staircase=2, in_flight=1)
+    draw = jax.jit(lambda key: mixture.levels(key, 8000, 6, 3).noisy)
+    levels = np.asarray(draw(jax.random.key(5)))
     assert levels.shape == (8000, 18)
     chunks = levels.reshape(8000, 6, 3)
     together = np.all(chunks == chunks[..., :1], axis=(1, 2))
@@ -127,13 +131,13 @@ def test_a_mixture_has_its_shares_and_keeps_chunks_together():
 
 
 def test_levels_of_frames_are_independent():
-    levels = np.asarray(LevelMixture(per_frame=1).levels(jax.random.key(6), 4000, 4, 2))
+    levels = np.asarray(only(per_frame=1).levels(jax.random.key(6), 4000, 4, 2).noisy)
     assert stats.kstest(levels.ravel(), "uniform").statistic < 1.95 / np.sqrt(levels.size)
     correlations = np.corrcoef(levels, rowvar=False)[np.triu_indices(8, 1)]
     assert np.abs(correlations).max() < 5 / np.sqrt(4000)
 
 
-@pytest.mark.parametrize("shares", [{}, {"per_chunk": 1.0, "staircase": -0.5}])
+@pytest.mark.parametrize("shares", [{}, {"independent": 1.0, "staircase": -0.5}])
 def test_shares_must_be_some(shares):
     with pytest.raises(ValueError, match="shares"):
-        LevelMixture(**shares)
+        only(**shares)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from models.random_weights import compiled, newly_made, with_random_weights
 
-from xactor_jax.diffusion.noise_levels import chunk_causal_mask, doubled_mask, window_mask
+from xactor_jax.diffusion.noise_levels import chunk_causal_mask, doubled_mask
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
 
 TOKENS, CHUNK = 12, 2
@@ -22,7 +22,7 @@ INPUTS = types.SimpleNamespace(
 )
 EVERYTHING, NOTHING = np.ones((TOKENS, TOKENS), bool), np.zeros((TOKENS, TOKENS), bool)
 ALONE = np.eye(TOKENS, dtype=bool)
-BAND = np.asarray(window_mask(TOKENS, TOKENS, 2))
+BAND = np.abs(np.arange(TOKENS)[:, None] - np.arange(TOKENS)) <= 2
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from small_models import clips, losses, motion_config, renderer_file, stopped_at, video_config
@@ -107,3 +108,39 @@ def test_held_out_clips_are_needed(config, tmp_path, tmp_path_factory):
     config.data.folders = (str(tmp_path / "clips"),)
     with pytest.raises(InputError, match="no test clip of 50 frames"):
         make_task(config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"forcing.clean_history": 0.0, "forcing.per_frame": 0.5},  # no clean copy: half the tokens
+        {"loss.own_history": 1.0, "loss.own_history_steps": 2, "loss.fused_snr": True},
+    ],
+)
+def test_other_ways_of_forcing_lower_the_loss_too(changes, config, tmp_path, tmp_path_factory):
+    config = motion_config(tmp_path_factory, config.renderer, **changes)
+    assert train(config, make_task(config), tmp_path) == 40
+    loss = losses(tmp_path)
+    assert loss[-10:].mean() < 0.8 * loss[:5].mean()
+
+
+def test_near_truth_of_a_network_that_knows_the_truth_is_the_truth(task):
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(2, 20, task.config.latent)).astype(np.float32)
+    seen = []
+
+    def oracle(tokens, level, *_, **told):
+        seen.append(np.asarray(level))
+        assert told["direction"].shape == told["audio_heard"].shape == (2, 40, 1)
+        return np.tile(x, (1, 2, 1))
+
+    told = dict.fromkeys(("audio_heard", "direction"), np.zeros((2, 20, 1)))
+    levels = task.forcing.levels(jax.random.key(0), 2, 4, 5)
+    found = task._near_truth(oracle, x, levels, told, jax.random.key(1))
+    np.testing.assert_allclose(found, x, atol=1e-5)
+    first = seen[0][:, 20:]
+    assert np.all((first >= 0.3) & (first <= 0.7)) and np.all(first == first[:, :1])
+    for n, level in enumerate(seen):  # the copy before it is clean, and levels fall evenly
+        assert not level[:, :20].any()
+        np.testing.assert_allclose(level[:, 20:], first * (1 - n / 3), rtol=1e-5)
+    assert len(seen) == 3

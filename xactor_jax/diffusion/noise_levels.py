@@ -1,17 +1,22 @@
-"""Which noise level each chunk gets in training: diffusion forcing's samplers, and their masks.
+"""Which noise level each frame gets in training: diffusion forcing's samplers, and their masks.
 
-Diffusion forcing (Chen et al., arXiv 2407.01392) gives every token a level of its own; here a level
-belongs to a chunk of frames. Three samplers, each for J chunks:
+Diffusion forcing (Chen et al., arXiv 2407.01392) gives every token a level of its own; here mostly
+a chunk of frames. Ways to draw them, for chunks j = 0 ... J - 1:
 
     independent   σ_j ~ U(0, 1)
+    per frame     the same for each frame
+    clean prefix  independent, but σ_j ~ U(0, prefix_level) for a random number of first chunks
+    propagated    never falling in j: a random anchor has σ ~ U(0, 1), and away from it
+                  σ_{j-1} ~ U(0, σ_j), σ_{j+1} ~ U(σ_j, 1)
+                  (after AR-Diffusion, arXiv 2503.07418, and MiniWorld's CoPP)
     staircase     σ_j = clip(1 + (j - j*) / A - τ, 0, 1), j* and τ random: A chunks in flight,
                   clean before, pure noise after (FloodDiffusion, arXiv 2512.03520)
     clean history every chunk is noisy, σ_j ~ U(0, 1), and sees a second, clean copy of the chunks
                   before it: tokens = [clean copy | noisy copy] (Self-Forcing's teacher branch)
 
-With a long context the first never shows a clean past and the second supervises few chunks, so
-training mixes them. To mix inside a batch, all three use the doubled sequence; only the mask tells
-them apart:
+With a long context independent levels never show a clean past, and the staircase trains few chunks
+of each sequence, so training mixes the ways. To mix clean history with others inside a batch, all
+use the doubled sequence; only the mask tells them apart:
 
     clean  -> clean   j' <= j
     noisy  -> clean   j' <  j   under clean history, else nothing
@@ -26,6 +31,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+WAYS = ("clean_history", "independent", "per_frame", "clean_prefix", "propagated", "staircase")
+
 
 def logit_normal(
     key: PRNGKeyArray, shape: tuple[int, ...], mean: float, deviation: float
@@ -34,45 +41,31 @@ def logit_normal(
     return jax.nn.sigmoid(mean + deviation * jax.random.normal(key, shape))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Forcing:
-    """How training draws the levels of a batch; shares need not sum to one."""
-
-    clean_history: float = 0.5
-    staircase: float = 0.25
-    independent: float = 0.25
-    in_flight: int = 2  # A of the staircase
-    history_level: float = 0.05  # the clean copy's label is U(0, history_level)
-    noised_history: float = 0.5  # share of items whose clean copy really carries that noise
-    drop_history: float = 0.05  # share of items whose whole history is pure noise (guidance)
-
-    def levels(self, key: PRNGKeyArray, batch: int, chunks: int) -> Levels:
-        """Draw the levels of `batch` sequences of `chunks` chunks."""
-        kind_key, free_key, stair_key, history_key, noised_key, drop_key = jax.random.split(key, 6)
-        shares = jnp.asarray([self.clean_history, self.staircase, self.independent])
-        kind = jax.random.categorical(kind_key, jnp.log(shares), shape=(batch,))
-        free = jax.random.uniform(free_key, (batch, chunks))
-        stair = staircase(stair_key, batch, chunks, self.in_flight)
-        noisy = jnp.where((kind == 1)[:, None], stair, free)
-
-        label = self.history_level * jax.random.uniform(history_key, (batch, 1))
-        noised = jax.random.bernoulli(noised_key, self.noised_history, (batch, 1))
-        dropped = jax.random.bernoulli(drop_key, self.drop_history, (batch, 1))
-        label = jnp.where(dropped, 1.0, label)
-        added = jnp.where(noised | dropped, label, 0.0)
-        every = jnp.ones((batch, chunks))
-        return Levels(noisy, label * every, added * every, kind == 0)
+def independent(key: PRNGKeyArray, batch: int, chunks: int) -> Float[Array, "b chunks"]:
+    """Levels that know nothing of each other."""
+    return jax.random.uniform(key, (batch, chunks))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Levels:
-    """Noise levels of a batch of doubled sequences."""
+def clean_prefix(
+    key: PRNGKeyArray, batch: int, chunks: int, prefix_level: float
+) -> Float[Array, "b chunks"]:
+    """Independent levels after a nearly clean prefix of 0 to chunks - 1 chunks."""
+    level_key, length_key = jax.random.split(key)
+    levels = jax.random.uniform(level_key, (batch, chunks))
+    length = jax.random.randint(length_key, (batch, 1), 0, chunks)
+    return jnp.where(jnp.arange(chunks) < length, prefix_level * levels, levels)
 
-    noisy: Float[Array, "b chunks"]
-    history_label: Float[Array, "b chunks"]  # what the network is told of the clean copy
-    history_noise: Float[Array, "b chunks"]  # the noise the clean copy really carries
-    clean_history: Bool[Array, " b"]
+
+def propagated(key: PRNGKeyArray, batch: int, chunks: int) -> Float[Array, "b chunks"]:
+    """Levels that never fall from chunk to chunk, propagated from a random anchor."""
+    anchor_key, level_key, factor_key = jax.random.split(key, 3)
+    anchor = jax.random.randint(anchor_key, (batch, 1), 0, chunks)
+    level = jax.random.uniform(level_key, (batch, 1))
+    factor = jax.random.uniform(factor_key, (batch, chunks))
+    index = jnp.arange(chunks)
+    before = jnp.cumprod(jnp.where(index < anchor, factor, 1.0)[:, ::-1], axis=1)[:, ::-1]
+    after = jnp.cumprod(jnp.where(index > anchor, factor, 1.0), axis=1)
+    return jnp.where(index < anchor, level * before, 1 - (1 - level) * after)
 
 
 def staircase(
@@ -85,6 +78,109 @@ def staircase(
     phase = jax.random.uniform(phase, (batch, 1))
     rise = (jnp.arange(chunks)[None] - first + 1 - phase) / in_flight
     return jnp.clip(rise, 0.0, 1.0)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """Noise levels of a batch of sequences and of their clean copies."""
+
+    noisy: Float[Array, "b frames"]
+    history_label: Float[Array, "b 1"]  # what the network is told of the clean copy
+    history_noise: Float[Array, "b 1"]  # the noise the clean copy really carries
+    clean_history: Bool[Array, " b"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Forcing:
+    """How training draws the levels of a batch; the shares of the six ways need not sum to one."""
+
+    clean_history: float = 0.5
+    independent: float = 0.25
+    per_frame: float = 0.0
+    clean_prefix: float = 0.0
+    propagated: float = 0.0
+    staircase: float = 0.25
+    in_flight: int = 2  # A of the staircase
+    prefix_level: float = 0.05
+    history_level: float = 0.05  # the clean copy's label is U(0, history_level)
+    noised_history: float = 0.5  # share of items whose clean copy really carries that noise
+    drop_history: float = 0.05  # share of items whose whole history is pure noise (guidance)
+
+    def __post_init__(self):
+        if min(self.shares) < 0 or not any(self.shares):
+            raise ValueError(f"shares must not be negative nor all zero: {self.shares}")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Shares of the six ways, in the order of `WAYS`."""
+        return tuple(getattr(self, way) for way in WAYS)
+
+    @property
+    def doubled(self) -> bool:
+        """Whether any sequence needs its clean copy."""
+        return self.clean_history > 0
+
+    def levels(self, key: PRNGKeyArray, batch: int, chunks: int, chunk: int) -> Levels:
+        """Draw the levels of `batch` sequences of `chunks` chunks of `chunk` frames."""
+        kind_key, history_key, noised_key, drop_key, *keys = jax.random.split(key, 9)
+        kind = jax.random.categorical(kind_key, jnp.log(jnp.asarray(self.shares)), shape=(batch,))
+        free = independent(keys[0], batch, chunks)
+        by_chunk = {
+            "clean_history": free,
+            "independent": free,
+            "clean_prefix": clean_prefix(keys[1], batch, chunks, self.prefix_level),
+            "propagated": propagated(keys[2], batch, chunks),
+            "staircase": staircase(keys[3], batch, chunks, self.in_flight),
+        }
+        drawn = {way: jnp.repeat(levels, chunk, axis=1) for way, levels in by_chunk.items()}
+        drawn["per_frame"] = independent(keys[4], batch, chunks * chunk)
+        noisy = jnp.stack([drawn[way] for way in WAYS])[kind, jnp.arange(batch)]
+
+        label = self.history_level * jax.random.uniform(history_key, (batch, 1))
+        noised = jax.random.bernoulli(noised_key, self.noised_history, (batch, 1))
+        dropped = jax.random.bernoulli(drop_key, self.drop_history, (batch, 1))
+        label = jnp.where(dropped, 1.0, label)
+        added = jnp.where(noised | dropped, label, 0.0)
+        return Levels(noisy, label, added, kind == WAYS.index("clean_history"))
+
+
+def fused_snr_weights(
+    levels: Float[Array, "b chunks"],
+    history: Float[Array, "b chunks"],
+    chunk: int,
+    *,
+    clip: float = 5.0,
+    decay: float = 0.96,
+) -> Float[Array, "b chunks"]:
+    """Weights of the velocity's squared error by what the past tells of a noisy chunk; mean 1.
+
+    With s = ((1 - σ) / σ)² and q = min(s, clip) / clip of the past, and g = decay^chunk,
+
+        C_j = g C_{j-1} + (1 - g) q_j,    C_0 = q_0,    C_{-1} = 0
+        weight_j = σ_j² clip (1 - (1 - g C_{j-1}) (1 - q(σ_j)))
+
+    the fused min-SNR weight of diffusion forcing (buoyancy99/diffusion-forcing) for a clean sample,
+    times σ², which makes it one for the velocity of a straight path.
+
+    Args:
+      levels: noise levels of the chunks to predict.
+      history: noise levels at which later chunks see each chunk.
+    """
+
+    def clipped(level: Array) -> Array:
+        snr = ((1 - level) / jnp.maximum(level, 1e-4)) ** 2
+        return jnp.minimum(snr, clip) / clip
+
+    kept, known = decay**chunk, clipped(history).T
+
+    def follow(fused: Array, newer: Array) -> tuple[Array, Array]:
+        return kept * fused + (1 - kept) * newer, fused
+
+    _, fused = jax.lax.scan(follow, known[0], known[1:])  # C of all chunks but the last
+    before = jnp.concatenate([jnp.zeros_like(known[:1]), fused]).T
+    weights = levels**2 * clip * (1 - (1 - kept * before) * (1 - clipped(levels)))
+    return weights / jnp.maximum(jnp.mean(weights), 1e-6)
 
 
 def chunk_causal_mask(frames: int, chunk: int) -> Bool[Array, "frames frames"]:
@@ -107,8 +203,3 @@ def doubled_mask(
     top = jnp.concatenate([clean_to_clean, clean_to_noisy], axis=2)
     bottom = jnp.concatenate([noisy_to_clean, noisy_to_noisy], axis=2)
     return jnp.concatenate([top, bottom], axis=1)
-
-
-def window_mask(frames: int, audio: int, window: int) -> Bool[Array, "frames audio"]:
-    """Frame i hears the audio frames i - window to i + window."""
-    return jnp.abs(jnp.arange(frames)[:, None] - jnp.arange(audio)[None]) <= window

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from einops import repeat
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -20,8 +19,15 @@ from xactor_jax.config import build
 from xactor_jax.data.audio_features import MelConfig
 from xactor_jax.data.direction import WIDTH
 from xactor_jax.data.latents import MotionExamples, Track, cached_tracks
-from xactor_jax.diffusion.noise_levels import Forcing, doubled_mask
+from xactor_jax.diffusion.noise_levels import (
+    Forcing,
+    Levels,
+    chunk_causal_mask,
+    doubled_mask,
+    fused_snr_weights,
+)
 from xactor_jax.diffusion.processes import Flow
+from xactor_jax.diffusion.samplers import euler_step
 from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
 from xactor_jax.motion_sampler import MotionSampler, MotionSampling, heard_audio
@@ -33,10 +39,13 @@ Batch = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MotionLoss:
-    """Probabilities of the loss; every value is our default, none is published."""
+    """Probabilities and weights of the loss; every value is our default, none is published."""
 
     drop_audio: float = 0.1
     drop_reference: float = 0.2
+    own_history: float = 0.0  # share of items whose clean copy is the model's own near-truth
+    own_history_steps: int = 3  # of its denoising
+    fused_snr: bool = False  # weigh chunks by what the past tells of them
 
 
 class MotionTask:
@@ -99,48 +108,118 @@ class MotionTask:
     def loss(
         self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """Velocity loss of the noisy half of doubled sequences (diffusion/noise_levels.py)."""
+        """Velocity loss of noisy latents, each frame at a level of its own."""
         c = self.config
-        level_key, noise_key, history_key, audio_key, reference_key = jax.random.split(key, 5)
+        level_key, noise_key, copy_key, audio_key, reference_key = jax.random.split(key, 5)
         origin = batch["reference"][:, None] if c.relative else frozen["mean"]
         x = (batch["latents"] - origin) / frozen["deviation"]
-        reference = (batch["reference"] - frozen["mean"]) / frozen["spread"]
         b, t, _ = x.shape
-        levels = self.forcing.levels(level_key, b, t // c.chunk)
-
-        def of_frames(chunks: Float[Array, "b chunks"]) -> Float[Array, "b t"]:
-            return repeat(chunks, "b j -> b (j c)", c=c.chunk)
-
-        noise = jax.random.normal(noise_key, x.shape)
-        noisy = self.flow.corrupt(x, noise, of_frames(levels.noisy))
-        past = jax.random.normal(history_key, x.shape)
-        # A label without noise still scales the data, as the sampler presents finished chunks.
-        added, label = of_frames(levels.history_noise), of_frames(levels.history_label)
-        history = (1 - label)[..., None] * x + added[..., None] * past
-
-        heard = heard_audio(c, batch["audio_known"])
+        levels = self.forcing.levels(level_key, b, t // c.chunk, c.chunk)
         dropped = jax.random.bernoulli(audio_key, self.weights.drop_audio, (b, 1, 1))
-        seen = ~jax.random.bernoulli(reference_key, self.weights.drop_reference, (b,))
-        output = nnx.merge(self.graph, params)(
-            jnp.concatenate([history, noisy], axis=1),
-            jnp.concatenate([label, of_frames(levels.noisy)], axis=1),
-            jnp.tile(jnp.arange(t), (b, 2)),
-            doubled_mask(t, c.chunk, levels.clean_history),
-            batch["audio"],
-            jnp.tile(heard & ~dropped, (1, 2, 1)),
-            reference,
-            seen,
-            jnp.tile(batch["direction"], (1, 2, 1)),
-        )[:, t:]
-        level = of_frames(levels.noisy)
+        told = {
+            "audio": batch["audio"],
+            "audio_heard": heard_audio(c, batch["audio_known"]) & ~dropped,
+            "reference": (batch["reference"] - frozen["mean"]) / frozen["spread"],
+            "reference_seen": ~jax.random.bernoulli(
+                reference_key, self.weights.drop_reference, (b,)
+            ),
+            "direction": batch["direction"],
+        }
+        model = nnx.merge(self.graph, params)
+        noise = jax.random.normal(noise_key, x.shape)
+        noisy, level = self.flow.corrupt(x, noise, levels.noisy), levels.noisy
+        if self.forcing.doubled:
+            copy = self._clean_copy(model, x, levels, told, copy_key)
+            output = self._doubled(model, copy, noisy, levels, told)
+        else:
+            positions = jnp.broadcast_to(jnp.arange(t), (b, t))
+            mask = chunk_causal_mask(t, c.chunk)[None]
+            output = model(noisy, level, positions, mask, **told)
         error = jnp.mean(self.flow.squared_error(output, x, noise, level), axis=-1)
         # Chunks of a staircase that are already clean teach nothing.
-        counted = level > 0
-        loss = jnp.sum(error * counted) / jnp.maximum(jnp.sum(counted), 1)
+        counted = (level > 0) * self._weights(levels)
+        loss = jnp.sum(error * counted) / jnp.maximum(jnp.sum(level > 0), 1)
         clean = jnp.mean((self.flow.sample(output, noisy, level) - x) ** 2, axis=-1)
         pure = level > 0.95
         from_noise = jnp.sum(clean * pure) / jnp.maximum(jnp.sum(pure), 1)
         return loss, {"error_from_noise": from_noise}
+
+    def _doubled(
+        self,
+        model: MotionTransformer,
+        copy: Float[Array, "b t d"],
+        noisy: Float[Array, "b t d"],
+        levels: Levels,
+        told: dict[str, Any],
+    ) -> Float[Array, "b t d"]:
+        """The output of the noisy half of [clean copy | noisy copy] (diffusion/noise_levels.py)."""
+        b, t, _ = noisy.shape
+        twice = {name: jnp.tile(told[name], (1, 2, 1)) for name in ("audio_heard", "direction")}
+        label = jnp.broadcast_to(levels.history_label, (b, t))
+        return model(
+            jnp.concatenate([copy, noisy], axis=1),
+            jnp.concatenate([label, levels.noisy], axis=1),
+            jnp.tile(jnp.arange(t), (b, 2)),
+            doubled_mask(t, self.config.chunk, levels.clean_history),
+            **told | twice,
+        )[:, t:]
+
+    def _clean_copy(
+        self,
+        model: MotionTransformer,
+        x: Float[Array, "b t d"],
+        levels: Levels,
+        told: dict[str, Any],
+        key: PRNGKeyArray,
+    ) -> Float[Array, "b t d"]:
+        """What noisy chunks see of those before them: the truth, or the model's own near-truth."""
+        own_key, noise_key = jax.random.split(key)
+        if self.weights.own_history:
+            share_key, own_key = jax.random.split(own_key)
+            own = jax.random.bernoulli(share_key, self.weights.own_history, (len(x), 1, 1))
+            x = jnp.where(own, self._near_truth(model, x, levels, told, own_key), x)
+        # A label without noise still scales the data, as the sampler presents finished chunks.
+        added = levels.history_noise[..., None] * jax.random.normal(noise_key, x.shape)
+        return (1 - levels.history_label[..., None]) * x + added
+
+    def _near_truth(
+        self,
+        model: MotionTransformer,
+        x: Float[Array, "b t d"],
+        levels: Levels,
+        told: dict[str, Any],
+        key: PRNGKeyArray,
+    ) -> Float[Array, "b t d"]:
+        """The truth half noised and denoised by the model, without a gradient.
+
+        History with the model's own faults that the truth still continues: after a history of its
+        free running, the truth would teach it to jump.
+        """
+        level_key, noise_key = jax.random.split(key)
+        first = jax.random.uniform(level_key, (len(x), 1), minval=0.3, maxval=0.7)
+        z = self.flow.corrupt(x, jax.random.normal(noise_key, x.shape), first)
+        clean = jnp.ones_like(levels.clean_history)
+        steps = self.weights.own_history_steps
+        for n in range(steps):
+            level, following = (first * (1 - k / steps) for k in (n, n + 1))
+            at = Levels(
+                jnp.broadcast_to(level, x.shape[:2]),
+                jnp.zeros_like(level),
+                jnp.zeros_like(level),
+                clean,
+            )
+            output = self._doubled(model, x, z, at, told)
+            z = euler_step(self.flow, output, z, level[..., None], following[..., None])
+        return jax.lax.stop_gradient(z)
+
+    def _weights(self, levels: Levels) -> Float[Array, "b t"] | float:
+        """What each frame's error counts."""
+        if not self.weights.fused_snr:
+            return 1.0
+        chunk = self.config.chunk
+        noisy = levels.noisy[:, ::chunk]  # one level a chunk, but for levels by frame
+        seen = jnp.where(levels.clean_history[:, None], levels.history_noise, noisy)
+        return jnp.repeat(fused_snr_weights(noisy, seen, chunk), chunk, axis=1)
 
     def _perform(
         self, params: Any, tracks: list[Track], heard: list[Track], key: PRNGKeyArray
