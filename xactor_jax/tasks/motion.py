@@ -154,7 +154,9 @@ class MotionTask:
     ) -> Float[Array, "b t d"]:
         """The output of the noisy half of [clean copy | noisy copy] (diffusion/noise_levels.py)."""
         b, t, _ = noisy.shape
-        twice = {name: jnp.tile(told[name], (1, 2, 1)) for name in ("audio_heard", "direction")}
+        twice: dict[str, Any] = {
+            name: jnp.tile(told[name], (1, 2, 1)) for name in ("audio_heard", "direction")
+        }
         label = jnp.broadcast_to(levels.history_label, (b, t))
         return model(
             jnp.concatenate([copy, noisy], axis=1),
