@@ -30,6 +30,7 @@ from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.diffusion.guidance import guided
 from xactor_jax.diffusion.noise_levels import chunk_causal_mask
 from xactor_jax.diffusion.processes import Flow
+from xactor_jax.diffusion.samplers import follow
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
 from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling, heard_audio
 from xactor_jax.nn.layers import abstract
@@ -101,7 +102,7 @@ def recomputed(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
             )[:, rollout.history :]
             return guided(output[:1], output[1:], GUIDANCE)
 
-        chunk = rollout.advance(denoise, noise, rollout.levels(1))
+        chunk = follow(denoise, noise, rollout.levels(1), rollout.flow, c.chunk)
         known = jnp.append(known[c.chunk :], jnp.ones(c.chunk, bool))[: rollout.history]
         return chunk, (jnp.concatenate([history[:, c.chunk :], chunk], axis=1), known)
 

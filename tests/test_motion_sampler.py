@@ -24,6 +24,8 @@ from small_acting import (
 from small_models import quick_compilation as quick_compilation
 
 from xactor_jax.data.direction import ALL_OF, WIDTH
+from xactor_jax.diffusion.level_matrices import autoregressive, constant_labels, ramp_labels
+from xactor_jax.models.motion_transformer import KeyValueCache
 from xactor_jax.motion_sampler import MotionSampling
 
 
@@ -90,6 +92,31 @@ def test_kept_keys_and_values_are_those_of_the_whole_sequence(monkeypatch, round
             for limit in (reach, count)
         )
         assert np.abs(near - far).max() > 1e-4
+
+
+def test_a_level_matrix_without_a_cache_makes_the_same_chunks(sampler):
+    c, sampling = sampler.config, MotionSampling(steps=2)
+    plan = sampler.plan(sampling)
+    flight = flight_of(
+        sampler,
+        sampling,
+        noises(sampler, 4)[:, :15],
+        KeyValueCache.empty(c, 2, 0),
+        0,
+        # As `steps` hears: nothing before the start.
+        audio=features(5 * c.chunk + 2 * c.audio_window)[None, :19],
+        audio_known=np.arange(19)[None] >= c.audio_window,
+    )
+    levels = autoregressive(3, 2)
+    together, ramped = (
+        sampler.next_round(plan, sampler.weights, flight, levels, label(levels, 0.02))
+        for label in (constant_labels, ramp_labels)
+    )
+    one_by_one = np.concatenate([chunk for chunk, _ in steps(sampler, 3, sampling)], axis=1)
+    # The same sums at other (relative) positions, in fp32.
+    np.testing.assert_allclose(together, one_by_one, atol=1e-4)
+    np.testing.assert_array_equal(ramped[:, :5], together[:, :5])
+    assert np.abs(ramped[:, 5:] - together[:, 5:]).max() > 1e-4
 
 
 def test_what_is_finished_never_changes(sampler):

@@ -25,6 +25,7 @@ from xactor_jax.data.direction import ALL_OF
 from xactor_jax.diffusion.guidance import guided_by_each
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.rollout import Rollout
+from xactor_jax.diffusion.samplers import ChunkDenoiser, follow
 from xactor_jax.models.motion_transformer import (
     KeyValueCache,
     MotionTransformer,
@@ -162,10 +163,21 @@ class MotionSampler:
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def next_round(
-        self, plan: Plan, weights: Any, flight: Flight, levels: Float[Array, "sweeps+1 chunks"]
+        self,
+        plan: Plan,
+        weights: Any,
+        flight: Flight,
+        levels: Float[Array, "sweeps+1 chunks"],
+        labels: Float[Array, "sweeps+1 chunks"] | None = None,
     ) -> Float[Array, "b n d"]:
-        """The chunks in flight after one round (`Rollout.levels`)."""
-        return self._advance(plan, nnx.merge(self._graph, weights), flight, levels)
+        """The chunks in flight after the sweeps of any level matrix, such as `Rollout.levels`.
+
+        With no frames of past, and finished chunks in flight, nothing need be kept: what they are
+        labelled may then differ from sweep to sweep (diffusion/level_matrices.py).
+        """
+        model = nnx.merge(self._graph, weights)
+        denoise = self._denoiser(plan, model, flight)
+        return follow(denoise, flight.z, levels, self.flow, self.config.chunk, labels)
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def next_chunk(
@@ -187,11 +199,17 @@ class MotionSampler:
     def _advance(
         self, plan: Plan, model: MotionTransformer, flight: Flight, levels: Array
     ) -> Float[Array, "b n d"]:
+        denoise = self._denoiser(plan, model, flight)
+        return follow(denoise, flight.z, levels, self.flow, self.config.chunk)
+
+    def _denoiser(self, plan: Plan, model: MotionTransformer, flight: Flight) -> ChunkDenoiser:
+        """The guided network, with the flight's past and conditions."""
+
         def denoise(z, level):
             at = dataclasses.replace(flight, z=z)
             return guided_by_each(model(*self._branches(plan, at, level)), flight.scales)
 
-        return plan.rollout.advance(denoise, flight.z, levels)
+        return denoise
 
     def _advance_and_keep(
         self, plan: Plan, model: MotionTransformer, flight: Flight, levels: Array
@@ -201,12 +219,12 @@ class MotionSampler:
         level = jnp.repeat(levels[-2], chunk)[None]
         arguments = self._branches(plan, dataclasses.replace(flight, z=z), level)
         output = guided_by_each(model(*arguments), flight.scales)
-        z = plan.rollout.advance(lambda z, level: output, z, levels[-2:])
+        z = follow(lambda z, level: output, z, levels[-2:], self.flow, chunk)
         return z, model.keys_and_values(*arguments).first(chunk)
 
     def _branches(self, plan: Plan, flight: Flight, level: Float[Array, "1 n"]) -> tuple[Any, ...]:
         """The network's arguments for all branches as one batch."""
-        (b, n, _), history, count = flight.z.shape, plan.rollout.history, len(plan.branches)
+        (b, n, _), history, count = flight.z.shape, len(flight.past.known), len(plan.branches)
         heard, direction = heard_audio(self.config, flight.audio_known), flight.direction
         mask = jnp.tile(flight.past.mask(n, self.config.chunk), (b, 1, 1))
 

@@ -7,6 +7,7 @@ import pytest
 
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.rollout import Rollout
+from xactor_jax.diffusion.samplers import follow
 
 NOISE = np.random.default_rng(0).normal(size=(1, 2, 3)).astype(np.float32)
 
@@ -20,7 +21,7 @@ def test_a_chunk_is_updated_once_a_step_from_pure_noise_on(steps):
         return z / 2 + 1
 
     rollout = Rollout(chunk=2, context=6, flow=Flow(prediction="sample"), steps=steps)
-    chunk = rollout.advance(denoise, NOISE, rollout.levels(1))
+    chunk = follow(denoise, NOISE, rollout.levels(1), rollout.flow, 2)
     jax.effects_barrier()
     given.sort(key=lambda values: -values[1].max())
     assert len(given) == steps
@@ -53,7 +54,7 @@ def test_every_chunk_takes_all_steps_whoever_flies_with_it(flying):
 
 def test_waiting_chunks_are_left_as_they_are():
     rollout = Rollout(chunk=1, context=6, flow=Flow(), steps=4, chunks_in_flight=2)
-    z = rollout.advance(lambda z, level: z / level[..., None], NOISE, rollout.levels(1))
+    z = follow(lambda z, level: z / level[..., None], NOISE, rollout.levels(1), rollout.flow, 1)
     np.testing.assert_array_equal(z[:, 1], NOISE[:, 1])
     np.testing.assert_allclose(z[:, 0], NOISE[:, 0] / 2, rtol=1e-6)
 
@@ -63,7 +64,7 @@ def test_the_velocity_of_a_point_leads_to_it_in_any_number_of_steps():
     for steps in (1, 7):
         rollout = Rollout(chunk=2, context=6, flow=Flow(), steps=steps)
         towards = lambda z, level: (z - point) / level[..., None]  # noqa: E731
-        chunk = rollout.advance(towards, NOISE, rollout.levels(1))
+        chunk = follow(towards, NOISE, rollout.levels(1), rollout.flow, 2)
         np.testing.assert_allclose(chunk, np.broadcast_to(point, NOISE.shape), atol=1e-5)
 
 

@@ -25,19 +25,14 @@ in flight after it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from xactor_jax.diffusion.processes import Flow
-from xactor_jax.diffusion.samplers import euler_step
 
 COMMITS = ("scaled", "noised", "kept")
-
-Denoiser = Callable[[Float[Array, "b n d"], Float[Array, "1 n"]], Float[Array, "b n d"]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,29 +88,6 @@ class Rollout:
         done = np.arange(sweeps + 1)[:, None] / sweeps
         place = np.arange(chunks) + 1 + chunks - begun
         return np.clip((place - done) / chunks, 0, 1).astype(np.float32)
-
-    def advance(
-        self,
-        denoise: Denoiser,
-        z: Float[Array, "b n d"],
-        levels: Float[Array, "sweeps+1 chunks"],
-    ) -> Float[Array, "b n d"]:
-        """Follow dz/dσ = v with a level for each chunk, from the first row to the last.
-
-        Args:
-          denoise: (the chunks, the noise level of each frame) -> the network's output, which knows
-            the past.
-          z: the chunks, at the levels of the first row. One whose level stays is left as it is.
-        """
-
-        def step(z, rows):
-            level, following = (jnp.repeat(row, self.chunk)[None, :, None] for row in rows)
-            moved = euler_step(self.flow, denoise(z, level[..., 0]), z, level, following)
-            return jnp.where(following < level, moved, z), None
-
-        levels = jnp.asarray(levels, z.dtype)
-        z, _ = jax.lax.scan(step, z, (levels[:-1], levels[1:]))
-        return z
 
     def finished(
         self, chunk: Float[Array, "b c d"], noise: Float[Array, "b c d"]

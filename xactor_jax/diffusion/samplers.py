@@ -24,6 +24,7 @@ from xactor_jax.diffusion.windows import average_windows
 Denoiser = Callable[[Array, Float[Array, ""]], Array]
 Window = Int[np.ndarray, " n"]
 WindowDenoiser = Callable[[Float[Array, "b n ..."], Float[Array, ""], Window], Array]
+ChunkDenoiser = Callable[[Float[Array, "b n d"], Float[Array, "1 n"]], Float[Array, "b n d"]]
 Step = Callable[[Array, Array, Float[Array, ""], Float[Array, ""]], Array]
 
 
@@ -104,6 +105,40 @@ def ddim(
         return ddim_step(process, denoise(z, level), z, level, following), None
 
     z, _ = jax.lax.scan(step, z.astype(jnp.float32), (levels[:-1], levels[1:]))
+    return z
+
+
+def follow(
+    denoise: ChunkDenoiser,
+    z: Float[Array, "b n d"],
+    levels: Float[Array, "sweeps+1 chunks"],
+    flow: Flow,
+    chunk: int,
+    labels: Float[Array, "sweeps+1 chunks"] | None = None,
+    history_noise: Float[Array, "b n d"] | None = None,
+) -> Float[Array, "b n d"]:
+    """Follow dz/dσ = v with a level for each chunk, from row to row of any level matrix.
+
+    A chunk whose level stays is left as it is. Finished ones, at level 0, are shown as noisy as
+    their label says: (1 - label) x, and with `history_noise` ε also label ε.
+
+    Args:
+      denoise: (the chunks, the label of each frame) -> the network's output.
+      labels: what the network is told (diffusion/level_matrices.py); None: the levels.
+    """
+    levels = jnp.asarray(levels, z.dtype)
+    labels = levels if labels is None else jnp.asarray(labels, z.dtype)
+    added = 0.0 if history_noise is None else history_noise
+
+    def step(z, rows):
+        level, following, label = (jnp.repeat(row, chunk)[None, :, None] for row in rows)
+        shown = jnp.where(level > 0, z, (1 - label) * z + label * added)
+        moves = following < level
+        output = denoise(shown, label[..., 0])
+        moved = euler_step(flow, output, z, jnp.where(moves, level, 1.0), following)
+        return jnp.where(moves, moved, z), None
+
+    z, _ = jax.lax.scan(step, z, (levels[:-1], levels[1:], labels[:-1]))
     return z
 
 
