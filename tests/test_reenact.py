@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.io import wavfile
 from small_models import quick_compilation as quick_compilation
 
-from xactor_jax import generate
+from xactor_jax import batches, generate
 from xactor_jax.checkpoint import load_weights, save_weights
 from xactor_jax.generate import Stopwatch, changes_added, portrait_of, reenact, view_size
 from xactor_jax.media import driving
@@ -27,7 +27,7 @@ from xactor_jax.media.audio import has_sound, read_audio
 from xactor_jax.media.driving import Driver, find_driver
 from xactor_jax.media.video import read_video
 from xactor_jax.models.renderer import Sampling
-from xactor_jax.release import ENCODED_TOGETHER, WINDOW
+from xactor_jax.release import WINDOW
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_frames_come_before_the_film_is_read(renderer_alone, monkeypatch):
     for count in range(1, 60):
         assert next(frames).shape == (32, 32, 3)
         # Never more than the window on the way, and the batch that filled it.
-        assert count <= len(read) < count + WINDOW + ENCODED_TOGETHER
+        assert count <= len(read) < count + WINDOW + batches.SIZE
 
 
 @pytest.fixture(scope="module")

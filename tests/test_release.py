@@ -33,8 +33,8 @@ def image_half(tmp_path_factory):
 
 def animate(renderer, motion, box=None):
     box = itertools.repeat(STILL) if box is None else box
-    noise = renderer.noise(jax.random.key(0))
-    frames = renderer.animate(PORTRAIT, PORTRAIT, iter(motion), box, noise, Sampling(steps=2))
+    key, sampling = jax.random.key(0), Sampling(steps=2)
+    frames = renderer.animate(PORTRAIT, PORTRAIT, iter(motion), box, key, sampling)
     return np.stack([frame.astype(int) for frame in frames])
 
 

@@ -34,8 +34,9 @@ from xactor_jax.media.video import VideoWriter, check_output, frames_expected
 from xactor_jax.models.renderer import NEUTRAL_BOX, RendererConfig, Sampling
 from xactor_jax.motion_sampler import MotionSampler, MotionSampling
 from xactor_jax.progress import progress
-from xactor_jax.release import MOTION_FILE, PortraitRenderer, open_checkpoint, open_renderer
+from xactor_jax.release import MOTION_FILE, AnyRenderer, open_checkpoint, open_renderer
 from xactor_jax.timeline import Timeline, read_timeline
+from xactor_jax.xnemo import XNemoConfig
 
 _ACTING = ("audio_guidance", "emotion_guidance", "history_guidance")
 Sound = tuple[Float[np.ndarray, "samples channels"], int]  # samples and their rate in Hz
@@ -82,14 +83,12 @@ class Stopwatch:
             yield value
 
 
-def view_size(config: RendererConfig) -> int:
+def view_size(config: RendererConfig | XNemoConfig) -> int:
     """Side in pixels of the views that pictures and driving crops are cut from."""
     return max(256, 2 * config.image_size)
 
 
-def portrait_of(
-    image: UInt8[np.ndarray, "h w 3"], name: str, renderer: PortraitRenderer
-) -> Portrait:
+def portrait_of(image: UInt8[np.ndarray, "h w 3"], name: str, renderer: AnyRenderer) -> Portrait:
     """Find the one face of a picture and cut it as training clips are cut.
 
     Raises InputError when there is no face or more than one.
@@ -111,7 +110,7 @@ def portrait_of(
 def perform(
     portrait: Portrait,
     features: Float[np.ndarray, "t f"],
-    renderer: PortraitRenderer,
+    renderer: AnyRenderer,
     sampler: MotionSampler,
     *,
     seed: int,
@@ -127,15 +126,14 @@ def perform(
     chunks = stopwatch.timed("motion", performer.chunks(features))
     motion = itertools.islice((latent for chunk in chunks for latent in chunk[0]), len(features))
     box = itertools.repeat(np.array(NEUTRAL_BOX, np.float32))
-    noise = renderer.noise(noise_key)
-    frames = renderer.animate(portrait.picture, portrait.driving, motion, box, noise, sampling)
+    frames = renderer.animate(portrait.picture, portrait.driving, motion, box, noise_key, sampling)
     return stopwatch.timed("frames", frames)
 
 
 def reenact(
     portrait: Portrait,
     driver: Driver,
-    renderer: PortraitRenderer,
+    renderer: AnyRenderer,
     *,
     seed: int,
     sampling: Sampling,
@@ -154,10 +152,8 @@ def reenact(
     if relative:
         motion = changes_added(renderer.encode(portrait.driving[None])[0], motion)
     motion = stopwatch.timed("motion", motion)
-    noise = renderer.noise(jax.random.key(seed))
-    frames = renderer.animate(
-        portrait.picture, portrait.driving, motion, driver.box, noise, sampling
-    )
+    key = jax.random.key(seed)
+    frames = renderer.animate(portrait.picture, portrait.driving, motion, driver.box, key, sampling)
     return stopwatch.timed("frames", frames)
 
 
@@ -197,7 +193,7 @@ def check_ranges(chosen: Namespace) -> None:
             raise InputError(f"--{name}={value}: use {lowest} to {highest}")
 
 
-def sampling_of(chosen: Namespace, renderer: PortraitRenderer) -> Sampling:
+def sampling_of(chosen: Namespace, renderer: AnyRenderer) -> Sampling:
     """What the flags say, and the checkpoint's own sampling where they say nothing."""
     own = renderer.config.sampling
     return Sampling(

@@ -1,14 +1,13 @@
 """Trained weights as ready models: what generation, evaluation and later trainings start from.
 
 A checkpoint folder holds `renderer.safetensors` (of the autoencoder or the video task) and
-`motion.safetensors`; each carries its config.
+`motion.safetensors`; each carries its config. Converted X-NeMo networks (xnemo.py) may stand in for
+the first.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,41 +18,36 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
+from xactor_jax.batches import in_batches
 from xactor_jax.checkpoint import config_of, fitting_graph, load_kind
 from xactor_jax.diffusion.windows import sliding_windows
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation.pictures import to_signed
 from xactor_jax.models.renderer import Reference, Renderer, RendererConfig, Sampling
 from xactor_jax.motion_sampler import MotionSampler
-from xactor_jax.state import named_tensors
+from xactor_jax.state import digest
+from xactor_jax.xnemo import XNemoRenderer, is_converted
 
 RENDERER_FILE, MOTION_FILE = "renderer.safetensors", "motion.safetensors"
-ENCODED_TOGETHER = 32  # driving crops
 WINDOW = 16  # frames rendered together, at most; temporal layers have seen a quarter of them before
 
 
-def digest(weights: Any) -> str:
-    """Names a network's weights by their values, whether stored in half precision or not."""
-    found = hashlib.sha256()
-    for name, array in sorted(named_tensors(weights).items()):
-        found.update(name.encode() + np.asarray(array, np.float16).tobytes())
-    return found.hexdigest()[:16]
+def open_renderer(folder: str | Path) -> AnyRenderer:
+    """The renderer of a checkpoint folder, trained here or converted; no motion need be beside it.
 
-
-def open_renderer(folder: str | Path) -> PortraitRenderer:
-    """The renderer of a checkpoint folder, which needs no motion beside it.
-
-    Raises InputError where the folder or the file is missing or foreign.
+    Raises InputError where the folder or a file is missing or foreign.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such checkpoint folder; give one with {RENDERER_FILE} and {MOTION_FILE}"
         )
+    if is_converted(folder):
+        return XNemoRenderer(folder)
     return PortraitRenderer(folder / RENDERER_FILE)
 
 
-def open_checkpoint(folder: str | Path) -> tuple[PortraitRenderer, MotionSampler]:
+def open_checkpoint(folder: str | Path) -> tuple[AnyRenderer, MotionSampler]:
     """Both models of a checkpoint folder.
 
     Raises InputError where the folder or one of its files is missing or foreign, or the motion was
@@ -92,10 +86,7 @@ class PortraitRenderer:
         self, crops: Iterable[UInt8[np.ndarray, "h w 3"]]
     ) -> Iterator[Float[np.ndarray, " d"]]:
         """Driving crops -> motion latents, in batches of a fixed size and constant memory."""
-        crops = iter(crops)
-        while part := list(itertools.islice(crops, ENCODED_TOGETHER)):
-            filled = np.stack(part + part[:1] * (ENCODED_TOGETHER - len(part)))
-            yield from np.asarray(self._encode(self.weights, filled))[: len(part)]
+        return in_batches(lambda batch: self._encode(self.weights, batch), crops)
 
     @functools.partial(jax.jit, static_argnums=0)
     def _encode(self, weights: Any, crops: Array) -> Array:
@@ -135,11 +126,12 @@ class PortraitRenderer:
         crop: UInt8[np.ndarray, "c c 3"],
         motion: Iterable[Float[np.ndarray, " d"]],
         box: Iterable[Float[np.ndarray, " 3"]],
-        noise: Float[Array, "h w c"],
+        key: PRNGKeyArray,
         sampling: Sampling,
     ) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """Frames of the portrait, as many as there are of motion and box, in constant memory."""
-        reference, denoiser = self.see(portrait, crop), self.config.denoiser
+        reference, noise = self.see(portrait, crop), self.noise(key)
+        denoiser = self.config.denoiser
         size = min(WINDOW, denoiser.max_frames) if denoiser.temporal else WINDOW
         overlap = size // 4 if denoiser.temporal else 0
         rows = (np.concatenate(row) for row in zip(motion, box, strict=False))
@@ -159,3 +151,6 @@ class PortraitRenderer:
         start = jnp.broadcast_to(noise, (1, motion.shape[1], *noise.shape))
         frames = self._model(weights).render(start, reference, motion, box, sampling)[0]
         return jnp.clip(jnp.round(127.5 * (frames + 1)), 0, 255).astype(jnp.uint8)
+
+
+AnyRenderer = PortraitRenderer | XNemoRenderer

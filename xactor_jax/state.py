@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Int
 
 
@@ -39,3 +41,11 @@ def tensor_name(path: tuple) -> str:
 def named_tensors(tree: Any) -> dict[str, Any]:
     """Flatten a tree to {"blocks/0/kernel": leaf}, in the tree's own order."""
     return {tensor_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def digest(weights: Any) -> str:
+    """Names a network's weights by their values, whether stored in half precision or not."""
+    found = hashlib.sha256()
+    for name, array in sorted(named_tensors(weights).items()):
+        found.update(name.encode() + np.asarray(array, np.float16).tobytes())
+    return found.hexdigest()[:16]

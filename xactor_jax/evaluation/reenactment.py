@@ -45,7 +45,7 @@ def reenact(
         target.crops[0],
         renderer.encode(driver.crops),
         driver.box,
-        renderer.noise(jax.random.key(seed)),
+        jax.random.key(seed),
         sampling,
     )
     return np.stack(list(frames))
