@@ -34,7 +34,7 @@ def renderer(size: str) -> dict[str, Any]:
             "feed_forward": 2,
             "landmark_channels": 32,
             "map_channels": 4,
-            "latent": 32,
+            "latent": 18,
             "box_width": 16,
             "tokens": 8,
             "token_width": 16,
