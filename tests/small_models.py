@@ -121,7 +121,9 @@ _RENDERER = {
         "tokens": 2,
         "token_width": 8,
     },
-    "denoiser": {
+}
+_DENOISERS = {
+    "tiny": {
         "channels": (8,),
         "layers": 0,  # a middle and one layer above it
         "attention_levels": (False,),
@@ -131,15 +133,16 @@ _RENDERER = {
         "motion_token": 8,
         "motion_feed_forward": 1,
     },
+    "tiny_dit": {"width": 16, "depth": 1, "heads": 1, "feed_forward": 1, "motion_token": 8},
 }
 
 
-def autoencoder_config(factory, **changes) -> ConfigDict:
-    """configs/autoencoder.py:tiny, made smaller."""
-    config = autoencoder.get_config("tiny")
+def autoencoder_config(factory, size="tiny", **changes) -> ConfigDict:
+    """configs/autoencoder.py of a tiny size, made smaller."""
+    config = autoencoder.get_config(size)
     config.update(copy.deepcopy(_QUICK))
     config.optimizer.learning_rate = 3e-3  # at 1e-2 the encoder's rectifiers die
-    config.renderer.update(_RENDERER)
+    config.renderer.update({**_RENDERER, "denoiser": _DENOISERS[size]})
     config.face_decoder.channels = (8, 8)
     config.data.folders = clips(factory)
     config.update_from_flattened_dict(changes)
@@ -185,11 +188,11 @@ def random_weights(task, seed: int):
     return jax.tree_util.tree_map_with_path(one, shapes)
 
 
-def renderer_file(factory) -> Path:
+def renderer_file(factory, size="tiny") -> Path:
     """Random weights of the image half, as the autoencoder exports them."""
-    path = factory.getbasetemp() / "weights" / "renderer.safetensors"
+    path = factory.getbasetemp() / "weights" / size / "renderer.safetensors"
     if not path.exists():
-        task = make_task(autoencoder_config(factory))
+        task = make_task(autoencoder_config(factory, size))
         task.export(random_weights(task, 1), task.frozen, path)
     return path
 
