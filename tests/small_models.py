@@ -188,11 +188,11 @@ def random_weights(task, seed: int):
     return jax.tree_util.tree_map_with_path(one, shapes)
 
 
-def renderer_file(factory, size="tiny") -> Path:
+def renderer_file(factory) -> Path:
     """Random weights of the image half, as the autoencoder exports them."""
-    path = factory.getbasetemp() / "weights" / size / "renderer.safetensors"
+    path = factory.getbasetemp() / "weights" / "renderer.safetensors"
     if not path.exists():
-        task = make_task(autoencoder_config(factory, size))
+        task = make_task(autoencoder_config(factory))
         task.export(random_weights(task, 1), task.frozen, path)
     return path
 
