@@ -12,12 +12,12 @@ from one run of this file (MODEL_CARD.md); the README has what they reach.
 from ml_collections import ConfigDict
 
 from configs.common import base, check_size
-from configs.renderer import renderer
+from configs.renderer import RENDERERS, renderer
 
 
 def get_config(size: str = "full") -> ConfigDict:
-    """`tiny` trains on two CPU cores, `full` on accelerators."""
-    check_size(size)
+    """`tiny` trains on two CPU cores, `full` on accelerators; `_dit` has transformers."""
+    check_size(size, RENDERERS)
     config = base("autoencoder")
     config.renderer = ConfigDict(renderer(size))
     config.face_decoder = ConfigDict({"grid": 4, "channels": (128, 64, 32)})
@@ -48,7 +48,7 @@ def get_config(size: str = "full") -> ConfigDict:
             "kept_segments": 0,
         }
     )
-    if size == "tiny":
+    if size.startswith("tiny"):
         config.steps, config.batch_size = 13_000, 4
         config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
         config.read_threads, config.weights_dtype = 2, "float16"

@@ -35,7 +35,7 @@ def base(task: str) -> ConfigDict:
     )
 
 
-def check_size(size: str) -> None:
-    """Raise ValueError for a size that no config has."""
-    if size not in ("full", "tiny"):
-        raise ValueError(f"size {size!r}: use tiny or full")
+def check_size(size: str, sizes: tuple[str, ...] = ("tiny", "full")) -> None:
+    """Raise ValueError for a size that a config does not have."""
+    if size not in sizes:
+        raise ValueError(f"size {size!r}: use {' or '.join(sizes)}")

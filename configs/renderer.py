@@ -1,6 +1,8 @@
-"""Sizes of the renderer, shared by configs/autoencoder.py and configs/video.py."""
+"""Sizes of the renderer that configs/autoencoder.py trains."""
 
 from typing import Any
+
+RENDERERS = ("tiny", "full", "tiny_dit", "full_dit")
 
 
 def renderer(size: str) -> dict[str, Any]:
@@ -12,7 +14,26 @@ def renderer(size: str) -> dict[str, Any]:
     the noisy latent, and a flow that moves the reference first: in our trials the first reached in
     minutes what predicting the velocity did not, and patches cannot follow a head that moves by
     pixels without the second.
+    tiny_dit, full_dit: the same with diffusion transformers (models/video_dit.py) in place of the
+    U-Nets.
     """
+    fields = _renderer(size.removesuffix("_dit"))
+    if size == "full_dit":
+        fields["denoiser"] = {"kind": "dit"}
+    elif size == "tiny_dit":
+        fields["denoiser"] = {
+            "kind": "dit",
+            "patch": 2,
+            "width": 192,
+            "depth": 6,
+            "heads": 4,
+            "feed_forward": 2,
+            "motion_token": 16,
+        }
+    return fields
+
+
+def _renderer(size: str) -> dict[str, Any]:
     if size == "full":
         return {
             "image_size": 512,

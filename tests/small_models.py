@@ -121,7 +121,9 @@ _RENDERER = {
         "tokens": 2,
         "token_width": 8,
     },
-    "denoiser": {
+}
+_DENOISERS = {
+    "tiny": {
         "channels": (8,),
         "layers": 0,  # a middle and one layer above it
         "attention_levels": (False,),
@@ -131,15 +133,16 @@ _RENDERER = {
         "motion_token": 8,
         "motion_feed_forward": 1,
     },
+    "tiny_dit": {"width": 16, "depth": 1, "heads": 1, "feed_forward": 1, "motion_token": 8},
 }
 
 
-def autoencoder_config(factory, **changes) -> ConfigDict:
-    """configs/autoencoder.py:tiny, made smaller."""
-    config = autoencoder.get_config("tiny")
+def autoencoder_config(factory, size="tiny", **changes) -> ConfigDict:
+    """configs/autoencoder.py of a tiny size, made smaller."""
+    config = autoencoder.get_config(size)
     config.update(copy.deepcopy(_QUICK))
     config.optimizer.learning_rate = 3e-3  # at 1e-2 the encoder's rectifiers die
-    config.renderer.update(_RENDERER)
+    config.renderer.update({**_RENDERER, "denoiser": _DENOISERS[size]})
     config.face_decoder.channels = (8, 8)
     config.data.folders = clips(factory)
     config.update_from_flattened_dict(changes)

@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 from ml_collections import ConfigDict
 
-from configs.renderer import renderer
+from configs.renderer import RENDERERS, renderer
 from xactor_jax.config import build
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.models.renderer import RendererConfig
+from xactor_jax.models.video_dit import DiTConfig
+from xactor_jax.models.video_unet import UNetConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,21 @@ def test_an_unknown_field_is_an_error_that_names_it(values):
         build(Outer, values)
 
 
-@pytest.mark.parametrize("size", ["tiny", "full"])
+def test_the_values_choose_between_two_networks_and_old_ones_are_a_unets():
+    for denoiser in (UNetConfig(layers=1), DiTConfig(depth=3)):
+        config = RendererConfig(denoiser=denoiser)
+        assert build(RendererConfig, dataclasses.asdict(config)) == config
+    old = {"denoiser": {"layers": 1, "channels": [8]}}
+    assert build(RendererConfig, old).denoiser == UNetConfig(layers=1, channels=(8,))
+    with pytest.raises(ValueError, match="kind 'mamba': use unet or dit"):
+        build(RendererConfig, {"denoiser": {"kind": "mamba"}})
+    with pytest.raises(TypeError, match="'layers'"):
+        build(RendererConfig, {"denoiser": {"kind": "dit", "layers": 1}})
+
+
+@pytest.mark.parametrize("size", RENDERERS)
 def test_the_renderer_of_the_configs_builds(size):
     config = build(RendererConfig, ConfigDict(renderer(size)).to_dict())
     assert config.denoiser.motion_token == config.encoder.token_width
     assert config.image_size % config.codec.factor == 0
+    assert isinstance(config.denoiser, DiTConfig) == size.endswith("_dit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -13,15 +14,29 @@ T = TypeVar("T")
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
     """An instance of the dataclass `cls`, nested dataclasses and tuples included.
 
-    Raises TypeError for a field that `cls` does not have.
+    Where a field may hold one of several dataclasses, its values name one by their `kind`; without
+    it, as in weights files from before there was a choice, it is the first.
+    Raises TypeError for a field that `cls` does not have, ValueError for an unknown kind.
     """
-    types = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls)
     fields = {}
     for name, value in values.items():
-        kind = types.get(name)
-        if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
-            value = build(typing.cast(type, kind), value)
+        if isinstance(value, Mapping) and (nested := _dataclass(hints.get(name), value)):
+            value = build(nested, value)
         elif isinstance(value, list):
             value = tuple(value)
         fields[name] = value
     return cls(**fields)
+
+
+def _dataclass(hint: Any, values: Mapping[str, Any]) -> Any:
+    """The dataclass among the types of a field that its values are for; None where none is."""
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    choices = [member for member in members if dataclasses.is_dataclass(member)]
+    if len(choices) < 2:
+        return choices[0] if choices else None
+    kinds = {choice.kind: choice for choice in choices}
+    kind = values.get("kind", choices[0].kind)
+    if kind not in kinds:
+        raise ValueError(f"kind {kind!r}: use {' or '.join(kinds)}")
+    return kinds[kind]

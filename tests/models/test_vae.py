@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from xactor_jax.models.vae import PatchCodec, PatchCodecConfig, fit_basis, from_patches, to_patches
+from xactor_jax.models.vae import PatchCodec, PatchCodecConfig, fit_basis
+from xactor_jax.nn.patches import from_patches, to_patches
 
 CONFIG = PatchCodecConfig(factor=4, channels=5, hidden=4, scale=0.5)
 DRAW = np.random.default_rng(0)

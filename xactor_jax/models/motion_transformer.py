@@ -21,7 +21,7 @@ from xactor_jax.diffusion.noise_levels import chunk_causal_mask
 from xactor_jax.nn.attention import MultiHeadAttention, attention
 from xactor_jax.nn.embeddings import NoiseLevelEmbedding, rotate
 from xactor_jax.nn.layers import Linear
-from xactor_jax.nn.norms import layer_norm
+from xactor_jax.nn.norms import layer_norm, modulate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -300,8 +300,3 @@ class RotaryAttention(nnx.Module):
         query, key = rotate(query, positions), rotate(key, places)
         seen = attention(query, key, value, mask[:, None])
         return self.out(rearrange(seen, "b n heads d -> b n (heads d)")), own
-
-
-def modulate(x: Array, shift: Array, scale: Array) -> Array:
-    """Scale and shift a normalised token."""
-    return x * (1 + scale) + shift

@@ -23,6 +23,7 @@ from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.samplers import euler, linear_levels
 from xactor_jax.models.motion_encoder import MotionEncoder, MotionEncoderConfig
 from xactor_jax.models.vae import PatchCodec, PatchCodecConfig
+from xactor_jax.models.video_dit import DiT, DiTConfig
 from xactor_jax.models.video_unet import UNet, UNetConfig
 from xactor_jax.nn.layers import Linear
 from xactor_jax.nn.warping import warp
@@ -50,7 +51,7 @@ class RendererConfig:
     view_scale: float = 2.0  # side of the picture in head boxes
     codec: PatchCodecConfig = PatchCodecConfig()
     encoder: MotionEncoderConfig = MotionEncoderConfig()
-    denoiser: UNetConfig = UNetConfig()
+    denoiser: UNetConfig | DiTConfig = UNetConfig()  # and its reference network
     flow: Flow = Flow()
     stack_reference: bool = False  # the reference latent joins the noisy one on the channels
     from_reference: bool = False  # a sample prediction is a change of the reference latent
@@ -100,8 +101,8 @@ class Renderer(nnx.Module):
         )
         self.codec = PatchCodec(config.codec, rngs=rngs)
         self.encoder = MotionEncoder(config.encoder, rngs=rngs)
-        self.reference_network = UNet(reference, rngs=rngs)
-        self.denoiser = UNet(denoiser, rngs=rngs)
+        self.reference_network = _network(reference, rngs)
+        self.denoiser = _network(denoiser, rngs)
         self.motion_maps = (
             Linear(change, self.latent_size**2 * maps, use_bias=False, rngs=rngs) if maps else None
         )
@@ -249,3 +250,9 @@ class Renderer(nnx.Module):
         # The last step ends on the sample that the network sees in z.
         output, moved = self._read(output_of(z, levels[-2]), reference)
         return self.frames(flow.sample(output, z, levels[-2]), moved)
+
+
+def _network(config: UNetConfig | DiTConfig, rngs: nnx.Rngs) -> UNet | DiT:
+    if isinstance(config, DiTConfig):
+        return DiT(config, rngs=rngs)
+    return UNet(config, rngs=rngs)

@@ -10,11 +10,11 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
 from xactor_jax.nn.layers import Conv
+from xactor_jax.nn.patches import from_patches, to_patches
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,13 +77,3 @@ def fit_basis(
     _, vectors = np.linalg.eigh(np.cov(patches, rowvar=False))
     basis = vectors[:, ::-1][:, : config.channels]
     return {"mean": mean.astype(np.float32), "basis": np.ascontiguousarray(basis, np.float32)}
-
-
-def to_patches(images, factor: int):
-    """(b, h, w, c) -> (b, h/factor, w/factor, factor^2 c)."""
-    return rearrange(images, "b (h p) (w q) c -> b h w (p q c)", p=factor, q=factor)
-
-
-def from_patches(patches, factor: int):
-    """The inverse of `to_patches`."""
-    return rearrange(patches, "b h w (p q c) -> b (h p) (w q) c", p=factor, q=factor)

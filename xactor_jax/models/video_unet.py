@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import jax.numpy as jnp
 from einops import rearrange, repeat
@@ -27,6 +28,7 @@ from xactor_jax.nn.norms import group_norm
 class UNetConfig:
     """Sizes of a U-Net; the defaults are the published denoiser without temporal modules."""
 
+    kind: Literal["unet"] = "unet"  # tells a weights file's networks apart
     in_channels: int = 4
     out_channels: int | None = 4  # None: a reference network, which ends at its last block
     channels: tuple[int, ...] = (320, 640, 1280, 1280)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from xactor_jax.nn.layers import Linear
+from xactor_jax.nn.layers import Linear, initial_kernel
 
 
 def attention(
@@ -37,6 +37,7 @@ class MultiHeadAttention(nnx.Module):
         *,
         key_width: int | None = None,
         bias: bool = False,
+        output_init: nnx.Initializer = initial_kernel,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -45,7 +46,7 @@ class MultiHeadAttention(nnx.Module):
         self.to_q = Linear(width, width, use_bias=bias, dtype=dtype, rngs=rngs)
         self.to_k = Linear(key_width, width, use_bias=bias, dtype=dtype, rngs=rngs)
         self.to_v = Linear(key_width, width, use_bias=bias, dtype=dtype, rngs=rngs)
-        self.to_out = Linear(width, width, dtype=dtype, rngs=rngs)
+        self.to_out = Linear(width, width, kernel_init=output_init, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""Blocks of the U-Nets and of the motion encoder."""
+"""Blocks of the renderer's networks and of the motion encoder."""
 
 from __future__ import annotations
 
@@ -110,22 +110,31 @@ class SpatialTransformer(nnx.Module):
         reference_seen: Bool[Array, " b"] | None,
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b m c"]]:
         """Returns the block's output and its own normalised tokens, which a reference shares."""
-        b, height = x.shape[:2]
+        height = x.shape[1]
         h = self.proj_in(rearrange(self.norm(x), "b h w c -> b (h w) c"))
         tokens = self.norm1(h)
-        context, mask = tokens, None
-        if reference is not None:
-            context = jnp.concatenate([tokens, reference.astype(tokens.dtype)], axis=1)
-            if reference_seen is not None:
-                own = jnp.ones((b, tokens.shape[1]), bool)
-                shared = repeat(reference_seen, "b -> b n", n=reference.shape[1])
-                mask = jnp.concatenate([own, shared], axis=1)[:, None, None]
-        h = h + self.attn1(tokens, context, mask)
+        h = h + self.attn1(tokens, *with_reference(tokens, reference, reference_seen))
         if self.attn2 is not None and self.norm2 is not None:
             h = h + self.attn2(self.norm2(h), image_token)
         h = h + self.ff(self.norm3(h))
         h = rearrange(self.proj_out(h), "b (h w) c -> b h w c", h=height)
         return x + h, tokens
+
+
+def with_reference(
+    tokens: Float[Array, "b n c"],
+    reference: Float[Array, "b m c"] | None,
+    reference_seen: Bool[Array, " b"] | None,
+) -> tuple[Float[Array, "b k c"], Bool[Array, "b 1 1 k"] | None]:
+    """What the tokens attend to, the reference's tokens among it where there are, and its mask."""
+    if reference is None:
+        return tokens, None
+    context = jnp.concatenate([tokens, reference.astype(tokens.dtype)], axis=1)
+    if reference_seen is None:
+        return context, None
+    own = jnp.ones(tokens.shape[:2], bool)
+    shared = repeat(reference_seen, "b -> b m", m=reference.shape[1])
+    return context, jnp.concatenate([own, shared], axis=1)[:, None, None]
 
 
 class AttentionModule(nnx.Module):

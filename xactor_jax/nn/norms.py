@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 
 def group_norm(channels: int, groups: int, epsilon: float, rngs: nnx.Rngs) -> nnx.GroupNorm:
@@ -16,6 +17,13 @@ def group_norm(channels: int, groups: int, epsilon: float, rngs: nnx.Rngs) -> nn
 def layer_norm(width: int, rngs: nnx.Rngs, *, affine: bool = True) -> nnx.LayerNorm:
     """Layer normalisation with torch's epsilon."""
     return nnx.LayerNorm(width, epsilon=1e-5, use_bias=affine, use_scale=affine, rngs=rngs)
+
+
+def modulate(
+    x: Float[Array, "*n d"], shift: Float[Array, "*#n d"], scale: Float[Array, "*#n d"]
+) -> Float[Array, "*n d"]:
+    """Scale and shift normalised tokens."""
+    return x * (1 + scale) + shift
 
 
 class ConvolutionNorm(nnx.Module):
