@@ -18,12 +18,12 @@ import numpy as np
 from xactor_jax.command import Parser, keep_compiled, run
 from xactor_jax.data.shards import SAMPLES_PER_FRAME, open_shards
 from xactor_jax.errors import InputError
-from xactor_jax.evaluation import identity, motion, reenactment, speech
+from xactor_jax.evaluation import drift, drift_frames, identity, motion, reenactment, speech
 from xactor_jax.evaluation.mouth import MouthMeter, mouth_meter
 from xactor_jax.evaluation.pictures import save_strip, to_signed
 from xactor_jax.evaluation.plots import save_plots
 from xactor_jax.evaluation.report import print_table, write_results
-from xactor_jax.evaluation.scenes import Scene, footage_clips, scene_of
+from xactor_jax.evaluation.scenes import Scene, evenly, footage_clips, scene_of
 from xactor_jax.generate import acting_of, add_sampling, check_ranges, sampling_of
 from xactor_jax.motion_sampler import MotionSampler
 from xactor_jax.progress import progress
@@ -34,7 +34,9 @@ NEEDS = {
     "identity": ("actors",),
     "motion": ("footage", "face_models"),
     "speech": ("footage", "face_models", "speech"),
+    "drift": ("actors",),
 }
+BY_REQUEST = ("speech", "drift")
 _STRIP_ROWS = 6
 
 
@@ -48,13 +50,19 @@ def flags(arguments: list[str]) -> Namespace:
     parser.add_argument("--speech", help="folder of unheard recordings; without, they are left out")
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("--clips", type=int, default=24, help="clips of each kind, at most")
-    parser.add_argument("--only", default="", help=f"some of {','.join(NEEDS)} (default: all)")
+    parser.add_argument(
+        "--only", "--suite", default="", help=f"some of {','.join(NEEDS)} (default: all but drift)"
+    )
+    parser.add_argument("--minutes", type=int, default=10, help="of each voice, for drift")
     add_sampling(parser)
     chosen = parser.parse_args(arguments)
     check_ranges(chosen)
     if not 2 <= chosen.clips <= 10_000:
         raise InputError(f"--clips={chosen.clips}: use 2 to 10000")
-    suites = chosen.only.split(",") if chosen.only else [n for n in NEEDS if n != "speech"]
+    if not 2 <= chosen.minutes <= 600:
+        raise InputError(f"--minutes={chosen.minutes}: use 2 to 600")
+    suites = [n for n in NEEDS if n not in BY_REQUEST]
+    suites = chosen.only.split(",") if chosen.only else suites
     suites += ["speech"] if chosen.speech and not chosen.only else []
     chosen.suites = suites
     for suite in suites:
@@ -76,7 +84,7 @@ class Evaluation:
             raise InputError(f"{checkpoint}: no such checkpoint folder")
         self.renderer = PortraitRenderer(checkpoint / RENDERER_FILE)
         self.sampler = None
-        if {"motion", "speech"} & set(chosen.suites):
+        if {"motion", "speech", "drift"} & set(chosen.suites):
             self.sampler = MotionSampler.open(checkpoint / MOTION_FILE)
         if "face_models" in {flag for suite in chosen.suites for flag in NEEDS[suite]}:
             self.meter: MouthMeter = mouth_meter(chosen.face_models)
@@ -163,6 +171,37 @@ class Evaluation:
             numbers = speech.unheard(self.heard, self.scenes[0], self.act, self.meter, advance)
         true = speech.true_footage(self.scenes, self.openings)
         yield "speech", numbers | true | {"left_out": self.refused}
+
+    def drift(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Section `drift`."""
+        assert self.sampler is not None
+        chosen, renderer = self.chosen, self.renderer
+        train, test = (open_shards(chosen.actors, split) for split in ("train", "test"))
+        voices, minutes = chosen.clips, chosen.minutes
+        with progress("voices", voices, "scripts") as advance:
+            scripts = drift.scripts(voices, minutes, advance)
+        with progress("readers", drift.FITTED_CLIPS, "clips") as advance:
+            readers = drift.fit_readers(train, renderer, advance)
+        with progress("real motion", len(test), "clips") as advance:
+            clips = drift.real_clips(test, renderer, advance)
+        places = evenly(len(test), voices)
+        portraits = [places[n % len(places)] for n in range(voices)]
+        own = np.stack([clips[place][0] for place in portraits])
+        acting = acting_of(chosen, self.sampler)
+        with progress("acting", minutes, "minutes") as advance:
+            acted = drift.act(self.sampler, scripts, own, acting, chosen.seed, advance)
+        found = drift.curves(acted, scripts, readers, drift.Real.of(clips))
+        with progress("likeness", len(train), "clips") as advance:
+            likeness = drift_frames.Likeness.of_actors(train, renderer.config, advance)
+        scenes = [scene_of(test[place], renderer.config, [0]) for place in portraits]
+        sampling = sampling_of(chosen, renderer)
+        with progress("frames", voices * minutes, "windows") as advance:
+            found |= drift_frames.curves(
+                acted, scenes, renderer, likeness, sampling, chosen.seed, advance
+            )
+        real = drift.recognised(readers, test, clips)
+        sizes = {"voices": voices, "minutes": minutes}
+        yield "drift", drift.summary(found) | {"emotion_real": real, "minutes": found, "n": sizes}
 
 
 def main() -> None:

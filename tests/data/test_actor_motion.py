@@ -12,6 +12,7 @@ from xactor_jax.data.actor_script import (
     emotion_track,
     perform,
     voice_of,
+    voiced_track,
     write_script,
 )
 from xactor_jax.data.actor_speech import SAMPLE_RATE, Voice, speaker
@@ -53,6 +54,8 @@ def test_the_voice_returns_to_neutral_while_the_face_holds():
         for part in np.split(audio, [int(change * SAMPLE_RATE)])
     ]
     assert level[0] > level[1] + 2  # dB: heard in the first phase only
+    voiced = voiced_track(performance, 350)
+    assert voiced[: round(change * 25)].all() and not voiced[round(change * 25) :].any()
     _, emotion, intensity = emotion_track(performance, 350)
     late = slice(int(change * 25) + 25, 350)
     assert (emotion[late] == EMOTIONS.index("angry")).all()

@@ -117,7 +117,7 @@ def still(expression=None, gaze=(0.0, 0.0), pose=(0.0,) * 5):
     return Motion(
         "still", np.zeros(640, np.int16), (), row, np.array([pose], np.float32),
         np.array([gaze], np.float32), np.zeros(1, np.float32), np.zeros(1, np.int8),
-        np.zeros(1, np.float32),
+        np.zeros(1, np.float32), np.zeros(1, bool),
     )  # fmt: skip
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float32, Int8, Int16
+from jaxtyping import Bool, Float32, Int8, Int16
 from scipy.ndimage import gaussian_filter1d
 
-from xactor_jax.data.actor_script import emotion_track, perform, write_script
+from xactor_jax.data.actor_script import emotion_track, perform, voiced_track, write_script
 from xactor_jax.data.actor_speech import Phoneme, Voice, choose_voice, speaker
 from xactor_jax.data.actor_visemes import (
     close_lips,
@@ -55,6 +55,7 @@ class Motion:
     blink: Float32[np.ndarray, " t"]
     emotion: Int8[np.ndarray, " t"]
     intensity: Float32[np.ndarray, " t"]
+    voiced: Bool[np.ndarray, " t"]  # where the voice gives the emotion away
 
     def __len__(self) -> int:
         return len(self.expression)
@@ -102,6 +103,7 @@ def make_motion(
         face[:, shut_eyes].mean(1).astype(np.float32),
         emotion,
         intensity,
+        voiced_track(performance, frames),
     )
 
 

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32, Int8
+from jaxtyping import Bool, Float32, Int8
 from scipy.ndimage import gaussian_filter1d
 
 from xactor_jax.data.actor_speech import SAMPLE_RATE, Phoneme, Speaker, Speech, Voice
@@ -127,6 +127,17 @@ def perform(
         tuple(phases[i] for i in begun),
         tuple(starts[i] for i in begun),
     )
+
+
+def voiced_track(performance: Performance, frames: int) -> Bool[np.ndarray, " t"]:
+    """In which frames the voice gives an emotion away."""
+    voiced = np.zeros(frames, bool)
+    edges = [*performance.starts, frames / FRAME_RATE + 1]
+    for phase, start, stop in zip(performance.phases, edges[:-1], edges[1:], strict=True):
+        voiced[round(start * FRAME_RATE) : round(stop * FRAME_RATE)] = (
+            phase.voiced and phase.emotion != "neutral"
+        )
+    return voiced
 
 
 def emotion_track(

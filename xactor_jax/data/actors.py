@@ -274,7 +274,7 @@ def save_portrait(facekit: str, identity: int, seed: int, size: int, output: Pat
     gaze = np.array([[np.arctan2(right, forward), np.arcsin(up)]], np.float32)
     rest = Motion(
         "rest", np.zeros(640, np.int16), (), none(1, len(EXPRESSIONS)), none(1, 5), gaze,
-        none(1), np.zeros(1, np.int8), none(1),
+        none(1), np.zeros(1, np.int8), none(1), np.zeros(1, bool),
     )  # fmt: skip
     frames, _ = render(rest, look, _head(facekit), size, samples=3)
     data = cv2.imencode(".png", next(frames)[..., ::-1])[1].tobytes()

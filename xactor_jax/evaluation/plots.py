@@ -78,6 +78,31 @@ def lags(path: Path, curves: Mapping[str, Sequence[float]], score: str) -> None:
     _save(figure, path)
 
 
+_PANELS = (
+    ("Fréchet distance to real motion", ("frechet",)),
+    ("against real motion", ("deviation_ratio", "velocity_ratio")),
+    ("mouth, r with the script", ("mouth_r",)),
+    ("emotion recognised", ("emotion_announced", "emotion_held")),
+    ("head, degrees", ("yaw_range", "yaw_range_true", "pitch_range", "pitch_range_true")),
+    ("blinks a minute", ("blinks", "blinks_true")),
+    ("distance from the portrait", ("identity",)),
+    ("picture", ("colour", "sharpness")),
+)
+
+
+def drift(path: Path, minutes: Mapping[str, Sequence[float]]) -> None:
+    """Every measure over the minutes."""
+    figure, axes = _figure(4, 11, 2)
+    for axis, (title, names) in zip(axes.ravel(), _PANELS, strict=True):
+        for name in names:
+            values = minutes[name]
+            axis.plot(np.arange(1, len(values) + 1), values, marker=".", label=name)
+        axis.set(title=title, xlabel="minute")
+        axis.set_ylim(bottom=min(0, *axis.get_ylim()))
+        axis.legend(fontsize=7)
+    _save(figure, path)
+
+
 def save_plots(folder: Path, section: str, numbers: Mapping[str, Any]) -> list[Path]:
     """Write the plots of one section. Returns their paths."""
     if section == "reenactment":
@@ -94,4 +119,7 @@ def save_plots(folder: Path, section: str, numbers: Mapping[str, Any]) -> list[P
         curves = {"unheard speech": numbers["lags"], "true footage": numbers["true_lags"]}
         lags(folder / "speech.png", curves, "r of opening and loudness")
         return [folder / "speech.png"]
+    if section == "drift":
+        drift(folder / "drift.png", numbers["minutes"])
+        return [folder / "drift.png"]
     return []

@@ -53,6 +53,7 @@ SECTIONS = {
     "identity": "Motion latent of unseen actors, linear probes",
     "motion": "Speech to motion on held-out footage, rendered",
     "speech": "Speech to motion on unheard recordings, rendered",
+    "drift": "Long acting, the last minute against the first",
 }
 _STILL = {"reference repeated": 0.0}
 BARS = (
@@ -97,6 +98,20 @@ BARS = (
         {"true footage": "true_score", "other's loudness": "swapped"},
     ),
     Bar("speech", "its peak, frames from zero", "peak", -1, 1, {"true footage": "true_peak"}),
+    Bar("drift", "Fréchet distance to real motion, last / first", "frechet_ratio", None, 1.1),
+    Bar("drift", "deviation / real, least", "deviation_least", 0.85),
+    Bar("drift", "deviation / real, most", "deviation_most", None, 1.15),
+    Bar("drift", "velocity / real, least", "velocity_least", 0.85),
+    Bar("drift", "velocity / real, most", "velocity_most", None, 1.15),
+    Bar("drift", "mouth's r with the script, last / first", "mouth_ratio", 0.95),
+    Bar(
+        "drift",
+        "held emotions recognised",
+        "emotion_held",
+        0.8,
+        None,
+        {"announced": "emotion_announced", "on real actors": "emotion_real"},
+    ),
 )
 
 
