@@ -33,6 +33,7 @@ from xactor_jax.models.motion_encoder import MotionEncoder, MotionEncoderConfig
 from xactor_jax.models.renderer import NEUTRAL_BOX, Sampling
 from xactor_jax.models.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from xactor_jax.models.video_unet import UNet, UNetConfig
+from xactor_jax.nn.attention import KeysAndValues
 from xactor_jax.progress import progress
 from xactor_jax.state import digest
 
@@ -93,7 +94,7 @@ class Portrait:
 
     latent: Float[Array, "1 h w c"]
     image_token: Float[Array, "1 1 i"]
-    tokens: list[Float[Array, "1 n d"]]  # of the reference network
+    shared: list[KeysAndValues]  # what the denoiser's attention sees of the reference network
     motion: Float[Array, "1 n d"]  # its own motion tokens
 
 
@@ -158,7 +159,7 @@ class XNemoRenderer:
         conditions = Conditions(
             motion=jnp.asarray(tokens)[None],
             reference_seen=jnp.ones(1, bool),
-            reference=seen.tokens,
+            reference=seen.shared,
             image_token=seen.image_token,
         )
         denoise = functools.partial(_denoise, self._networks["denoiser"])
@@ -194,7 +195,7 @@ def _see(networks: dict[str, Network], codec: Network, portrait: Array, crop: Ar
     token = models["clip"](picture)[:, None]
     _, tokens = models["reference_network"](latent[:, None], jnp.zeros(1), image_token=token)
     own = models["motion_encoder"](to_signed(crop)[None], jnp.asarray([NEUTRAL_BOX]))
-    return Portrait(latent, token, tokens, own)
+    return Portrait(latent, token, models["denoiser"].share(tokens), own)
 
 
 @jax.jit

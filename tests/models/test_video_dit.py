@@ -40,6 +40,7 @@ def draw(*shape):
     return DRAW.normal(size=shape).astype(np.float32)
 
 
+SEEN = np.array([True, False])
 LATENTS, LEVEL = draw(2, 2, 4, 4, 3), np.array([0.2, 0.7], np.float32)
 MOTION, POOLED = draw(2, 2, 3, 4), draw(2, 2, 3)
 REFERENCE = [draw(2, 4, 8) for _ in range(2)]  # one for each block
@@ -113,6 +114,15 @@ def test_equal_patches_are_told_apart_by_their_place(without_reference):
     frame = without_reference(flat)[0, 0]
     first, *others = rearrange(frame, "(h p) (w q) c -> (h w) p q c", p=2, q=2)
     assert all(np.abs(other - first).max() > 1e-3 for other in others)
+
+
+def test_shared_once_the_reference_is_the_same(network, with_reference):
+    def shared(network, tokens):
+        return run(network, LATENTS, LEVEL, MOTION, POOLED, network.share(tokens), SEEN)
+
+    np.testing.assert_allclose(
+        compiled(shared, network)(REFERENCE), with_reference(SEEN), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_hidden_reference_is_an_absent_one_for_each_video(with_reference, without_reference):

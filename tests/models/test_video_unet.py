@@ -33,6 +33,7 @@ def draw(*shape):
     return DRAW.normal(size=shape).astype(np.float32)
 
 
+SEEN = np.array([True, False])
 LATENTS, LEVEL = draw(2, 2, 4, 4, 2), np.array([0.2, 0.7], np.float32)
 MOTION, POOLED = draw(2, 2, 3, 4), draw(2, 2, 3)
 # One for each attention block: the layer down, the middle, and both layers up.
@@ -68,6 +69,15 @@ def with_reference(network):
     forward = compiled(run, network)
     return lambda seen, reference=REFERENCE: np.asarray(
         forward(LATENTS, LEVEL, MOTION, POOLED, reference, np.array(seen))
+    )
+
+
+def test_shared_once_the_reference_is_the_same(network, with_reference):
+    def shared(network, tokens):
+        return run(network, LATENTS, LEVEL, MOTION, POOLED, network.share(tokens), SEEN)
+
+    np.testing.assert_allclose(
+        compiled(shared, network)(REFERENCE), with_reference(SEEN), rtol=1e-5, atol=1e-5
     )
 
 

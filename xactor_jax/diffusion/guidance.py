@@ -44,7 +44,7 @@ class Conditions:
 
     motion: Any  # arrays (b, t, ...): motion tokens, and whatever else belongs to a frame
     reference_seen: Bool[Array, " b"]  # False: the attention must not see the reference
-    reference: Sequence[Float[Array, "b n c"]] = ()  # tokens of the reference network
+    reference: Sequence[Any] = ()  # its tokens, or keys and values of them (`UNet.share`)
     image_token: Float[Array, "b k i"] | None = None
 
     def at(self, frames: Int[np.ndarray, " n"]) -> Conditions:

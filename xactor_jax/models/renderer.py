@@ -25,6 +25,7 @@ from xactor_jax.models.motion_encoder import MotionEncoder, MotionEncoderConfig
 from xactor_jax.models.vae import PatchCodec, PatchCodecConfig
 from xactor_jax.models.video_dit import DiT, DiTConfig
 from xactor_jax.models.video_unet import UNet, UNetConfig
+from xactor_jax.nn.attention import KeysAndValues
 from xactor_jax.nn.layers import Linear
 from xactor_jax.nn.warping import warp
 
@@ -73,7 +74,7 @@ class Reference:
 
     picture: Float[Array, "b H W 3"]
     latent: Float[Array, "b h w c"]
-    tokens: list[Float[Array, "b n d"]]  # what the denoiser's attention shares
+    shared: list[KeysAndValues]  # what the denoiser's attention sees of it
     motion: Float[Array, "b m"]  # its own motion latent
 
 
@@ -128,7 +129,8 @@ class Renderer(nnx.Module):
         """Portraits and their own motion latents, as the other calls take them."""
         latent = self.codec.encode(picture)
         _, tokens = self.reference_network(latent[:, None], jnp.zeros(len(latent)))
-        return Reference(picture=picture, latent=latent, tokens=tokens, motion=motion)
+        shared = self.denoiser.share(tokens)
+        return Reference(picture=picture, latent=latent, shared=shared, motion=motion)
 
     def predict(
         self,
@@ -187,7 +189,7 @@ class Renderer(nnx.Module):
             noise_level,
             motion=fused,
             pooled_motion=pooled,
-            reference=reference.tokens,
+            reference=reference.shared,
             reference_seen=reference_seen,
         )
         assert output is not None

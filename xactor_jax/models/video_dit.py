@@ -18,8 +18,8 @@ from einops import rearrange, repeat
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from xactor_jax.nn.attention import MultiHeadAttention
-from xactor_jax.nn.blocks import GatedFeedForward, with_reference
+from xactor_jax.nn.attention import KeysAndValues, MultiHeadAttention
+from xactor_jax.nn.blocks import GatedFeedForward, Shared, attend_with_reference
 from xactor_jax.nn.embeddings import NoiseLevelEmbedding, interleaved_positions, sincos_grid
 from xactor_jax.nn.layers import Linear
 from xactor_jax.nn.norms import layer_norm, modulate
@@ -78,7 +78,7 @@ class DiT(nnx.Module):
         image_token: Float[Array, "b k i"] | None = None,
         motion: Float[Array, "b t n d"] | None = None,
         pooled_motion: Float[Array, "b t p"] | None = None,
-        reference: Sequence[Float[Array, "b n c"]] | None = None,
+        reference: Sequence[Shared] | None = None,
         reference_seen: Bool[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b t h w o"] | None, list[Float[Array, "bt n c"]]]:
         """One denoising pass; arguments and results are those of `UNet.__call__`.
@@ -94,7 +94,7 @@ class DiT(nnx.Module):
         seen = None if reference_seen is None else of_frame(reference_seen)
         made = []
         for n, block in enumerate(self.blocks):
-            shared = None if reference is None else of_frame(reference[n])
+            shared = None if reference is None else reference[n]
             x, tokens = block(x, condition, image_token, motion, shared, seen, t)
             made.append(tokens)
         if self.norm_out is None or self.modulation_out is None or self.patch_out is None:
@@ -104,6 +104,13 @@ class DiT(nnx.Module):
         patches = rearrange(x, "b (h w) c -> b h w c", h=height // self.config.patch)
         output = from_patches(patches, self.config.patch)
         return rearrange(output, "(b t) h w c -> b t h w c", b=b), made
+
+    def share(self, reference: Sequence[Float[Array, "b n c"]]) -> list[KeysAndValues]:
+        """Keys and values of a reference's tokens for every block: once for a whole video."""
+        return [
+            block.attention.keys_and_values(tokens.astype(self.config.dtype))
+            for block, tokens in zip(self.blocks, reference, strict=True)
+        ]
 
     def _embed(self, latents: Float[Array, "b h w c"]) -> Float[Array, "b n d"]:
         """Patches as tokens that know their place."""
@@ -146,7 +153,7 @@ class Block(nnx.Module):
         condition: Float[Array, "bt 1 d"],
         image_token: Float[Array, "bt k i"] | None,
         motion: Float[Array, "bt m e"] | None,
-        reference: Float[Array, "bt r d"] | None,
+        reference: Shared | None,
         reference_seen: Bool[Array, " bt"] | None,
         frames: int,
     ) -> tuple[Float[Array, "bt n d"], Float[Array, "bt n d"]]:
@@ -155,8 +162,8 @@ class Block(nnx.Module):
             self.modulation(condition), 6, axis=-1
         )
         tokens = modulate(self.norm1(x), shift1, scale1)
-        context, mask = with_reference(tokens, reference, reference_seen)
-        x = x + gate1 * self.attention(tokens, context, mask)
+        shared = attend_with_reference(self.attention, tokens, reference, reference_seen)
+        x = x + gate1 * shared
         for attend, conditions in ((self.image, image_token), (self.motion, motion)):
             if attend is not None:
                 if conditions is None:

@@ -18,7 +18,8 @@ from einops import rearrange, repeat
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from xactor_jax.nn.blocks import AttentionModule, ResnetBlock, SpatialTransformer, upsample
+from xactor_jax.nn.attention import KeysAndValues
+from xactor_jax.nn.blocks import AttentionModule, ResnetBlock, Shared, SpatialTransformer, upsample
 from xactor_jax.nn.embeddings import NoiseLevelEmbedding
 from xactor_jax.nn.layers import Conv, Linear
 from xactor_jax.nn.norms import group_norm
@@ -99,10 +100,8 @@ class Run:
         self.tokens: list[Float[Array, "bt n c"]] = []
         self._reference: Iterator | None = None if reference is None else iter(reference)
 
-    def next_reference(self) -> Float[Array, "bt n c"] | None:
-        if self._reference is None:
-            return None
-        return repeat(next(self._reference), "b n c -> (b t) n c", t=self.frames)
+    def next_reference(self) -> Shared | None:
+        return None if self._reference is None else next(self._reference)
 
 
 class UNet(nnx.Module):
@@ -171,7 +170,7 @@ class UNet(nnx.Module):
         image_token: Float[Array, "b k i"] | None = None,
         motion: Float[Array, "b t n d"] | None = None,
         pooled_motion: Float[Array, "b t p"] | None = None,
-        reference: Sequence[Float[Array, "b n c"]] | None = None,
+        reference: Sequence[Shared] | None = None,
         reference_seen: Bool[Array, " b"] | None = None,
     ) -> tuple[Float[Array, "b t h w o"] | None, list[Float[Array, "bt n c"]]]:
         """One denoising pass.
@@ -182,7 +181,8 @@ class UNet(nnx.Module):
           image_token: the reference image's embedding, where the network has cross-attention.
           motion: motion tokens of each frame.
           pooled_motion: the motion latent of each frame, where it joins the noise embedding.
-          reference: the tokens that `UNet.__call__` of the reference network returned.
+          reference: the tokens that `UNet.__call__` of the reference network returned, or what
+            `share` made of them.
           reference_seen: False for a video that must not see its reference (guidance).
 
         Returns:
@@ -206,6 +206,16 @@ class UNet(nnx.Module):
             return None, run.tokens
         x = self.conv_out(nnx.silu(self.norm_out(x)))
         return rearrange(x, "(b t) h w c -> b t h w c", b=b), run.tokens
+
+    def share(self, reference: Sequence[Float[Array, "b n c"]]) -> list[KeysAndValues]:
+        """Keys and values of a reference's tokens for every block: once for a whole video."""
+        layers = [layer for level in self.down for layer in level]
+        layers += [self.mid, *(layer for level in self.up for layer in level)]
+        attends = [layer.attention.attn1 for layer in layers if layer.attention is not None]
+        return [
+            attend.keys_and_values(tokens.astype(self.config.dtype))
+            for attend, tokens in zip(attends, reference, strict=True)
+        ]
 
     def _body(self, x: Float[Array, "bt h w c"], run: Run) -> Float[Array, "bt h w d"]:
         x = self.conv_in(x.astype(self.config.dtype))

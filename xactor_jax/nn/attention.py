@@ -9,6 +9,8 @@ from jaxtyping import Array, Bool, Float
 
 from xactor_jax.nn.layers import Linear, initial_kernel
 
+KeysAndValues = tuple[Float[Array, "b k heads d"], Float[Array, "b k heads d"]]
+
 
 def attention(
     query: Float[Array, "b q heads d"],
@@ -54,10 +56,18 @@ class MultiHeadAttention(nnx.Module):
         context: Float[Array, "b k c"] | None = None,
         mask: Bool[Array, "#b #1 #q k"] | None = None,
         bias: Float[Array, "b heads q k"] | None = None,
+        further: KeysAndValues | None = None,
     ) -> Float[Array, "b q d"]:
-        context = x if context is None else context
+        """What x sees of the context (x itself by default) and, after it, of `further`."""
         b, q, d = x.shape
         query = self.to_q(x).reshape(b, q, self.heads, -1)
-        key = self.to_k(context).reshape(b, context.shape[1], self.heads, -1)
-        value = self.to_v(context).reshape(b, context.shape[1], self.heads, -1)
-        return self.to_out(attention(query, key, value, mask, bias).reshape(b, q, d))
+        keys, values = self.keys_and_values(x if context is None else context)
+        if further is not None:
+            keys = jnp.concatenate([keys, further[0]], axis=1)
+            values = jnp.concatenate([values, further[1]], axis=1)
+        return self.to_out(attention(query, keys, values, mask, bias).reshape(b, q, d))
+
+    def keys_and_values(self, context: Float[Array, "b k c"]) -> KeysAndValues:
+        """What a context is seen by; made once, it serves as `further` again and again."""
+        shape = (*context.shape[:2], self.heads, -1)
+        return self.to_k(context).reshape(shape), self.to_v(context).reshape(shape)

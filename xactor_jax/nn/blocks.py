@@ -8,7 +8,7 @@ from einops import rearrange, repeat
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from xactor_jax.nn.attention import MultiHeadAttention
+from xactor_jax.nn.attention import KeysAndValues, MultiHeadAttention
 from xactor_jax.nn.embeddings import interleaved_positions
 from xactor_jax.nn.layers import Conv, Linear
 from xactor_jax.nn.norms import group_norm, layer_norm
@@ -106,14 +106,14 @@ class SpatialTransformer(nnx.Module):
         self,
         x: Float[Array, "b h w c"],
         image_token: Float[Array, "b k i"] | None,
-        reference: Float[Array, "b n c"] | None,
+        reference: Shared | None,
         reference_seen: Bool[Array, " b"] | None,
     ) -> tuple[Float[Array, "b h w c"], Float[Array, "b m c"]]:
         """Returns the block's output and its own normalised tokens, which a reference shares."""
         height = x.shape[1]
         h = self.proj_in(rearrange(self.norm(x), "b h w c -> b (h w) c"))
         tokens = self.norm1(h)
-        h = h + self.attn1(tokens, *with_reference(tokens, reference, reference_seen))
+        h = h + attend_with_reference(self.attn1, tokens, reference, reference_seen)
         if self.attn2 is not None and self.norm2 is not None:
             h = h + self.attn2(self.norm2(h), image_token)
         h = h + self.ff(self.norm3(h))
@@ -121,20 +121,29 @@ class SpatialTransformer(nnx.Module):
         return x + h, tokens
 
 
-def with_reference(
+Shared = Float[Array, "v m c"] | KeysAndValues
+"""Tokens of a reference for each video, or what `MultiHeadAttention` makes of them, once."""
+
+
+def attend_with_reference(
+    attend: MultiHeadAttention,
     tokens: Float[Array, "b n c"],
-    reference: Float[Array, "b m c"] | None,
+    reference: Shared | None,
     reference_seen: Bool[Array, " b"] | None,
-) -> tuple[Float[Array, "b k c"], Bool[Array, "b 1 1 k"] | None]:
-    """What the tokens attend to, the reference's tokens among it where there are, and its mask."""
+) -> Float[Array, "b n c"]:
+    """Self-attention of frames, which also see the reference of their video."""
     if reference is None:
-        return tokens, None
-    context = jnp.concatenate([tokens, reference.astype(tokens.dtype)], axis=1)
-    if reference_seen is None:
-        return context, None
-    own = jnp.ones(tokens.shape[:2], bool)
-    shared = repeat(reference_seen, "b -> b m", m=reference.shape[1])
-    return context, jnp.concatenate([own, shared], axis=1)[:, None, None]
+        return attend(tokens)
+    if not isinstance(reference, tuple):
+        reference = attend.keys_and_values(reference.astype(tokens.dtype))
+    frames = len(tokens) // len(reference[0])
+    keys, values = (repeat(part, "v m h d -> (v t) m h d", t=frames) for part in reference)
+    mask = None
+    if reference_seen is not None:
+        own = jnp.ones(tokens.shape[:2], bool)
+        shared = repeat(reference_seen, "b -> b m", m=keys.shape[1])
+        mask = jnp.concatenate([own, shared], axis=1)[:, None, None]
+    return attend(tokens, mask=mask, further=(keys, values))
 
 
 class AttentionModule(nnx.Module):
