@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from xactor_jax.data.audio_features import FeatureStream
+from xactor_jax.data.direction import Rows
 from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE
 from xactor_jax.diffusion.rollout import Rollout
 from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling
-from xactor_jax.timeline import Timeline
+
+
+class Directions(Protocol):
+    """What a performer is told: a `timeline.Timeline`, or anything that has its rows."""
+
+    def frames(self, start: int, stop: int) -> Rows:
+        """What is told in the frames from `start` to before `stop` (data/direction.py)."""
+        ...
 
 
 class Acting:
@@ -44,7 +53,7 @@ class Acting:
         *,
         sampling: MotionSampling | None = None,
         batch: int = 1,
-        direction: Timeline | None = None,
+        direction: Directions | None = None,
     ):
         c, sampling = sampler.config, sampling or sampler.sampling
         if direction is None:

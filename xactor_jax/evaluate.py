@@ -18,7 +18,15 @@ import numpy as np
 from xactor_jax.command import Parser, keep_compiled, run
 from xactor_jax.data.shards import SAMPLES_PER_FRAME, open_shards
 from xactor_jax.errors import InputError
-from xactor_jax.evaluation import drift, drift_frames, identity, motion, reenactment, speech
+from xactor_jax.evaluation import (
+    direction,
+    drift,
+    drift_frames,
+    identity,
+    motion,
+    reenactment,
+    speech,
+)
 from xactor_jax.evaluation.mouth import MouthMeter, mouth_meter
 from xactor_jax.evaluation.pictures import save_strip, to_signed
 from xactor_jax.evaluation.plots import save_plots
@@ -34,9 +42,10 @@ NEEDS = {
     "identity": ("actors",),
     "motion": ("footage", "face_models"),
     "speech": ("footage", "face_models", "speech"),
+    "direction": ("actors",),
     "drift": ("actors",),
 }
-BY_REQUEST = ("speech", "drift")
+BY_REQUEST = ("speech", "direction", "drift")
 _STRIP_ROWS = 6
 
 
@@ -51,7 +60,10 @@ def flags(arguments: list[str]) -> Namespace:
     parser.add_argument("--output", required=True, help="folder to write to")
     parser.add_argument("--clips", type=int, default=24, help="clips of each kind, at most")
     parser.add_argument(
-        "--only", "--suite", default="", help=f"some of {','.join(NEEDS)} (default: all but drift)"
+        "--only",
+        "--suite",
+        default="",
+        help=f"some of {','.join(NEEDS)} (default: not the last two)",
     )
     parser.add_argument("--minutes", type=int, default=10, help="of each voice, for drift")
     add_sampling(parser)
@@ -84,7 +96,7 @@ class Evaluation:
             raise InputError(f"{checkpoint}: no such checkpoint folder")
         self.renderer = PortraitRenderer(checkpoint / RENDERER_FILE)
         self.sampler = None
-        if {"motion", "speech", "drift"} & set(chosen.suites):
+        if {"motion", "speech", "direction", "drift"} & set(chosen.suites):
             self.sampler = MotionSampler.open(checkpoint / MOTION_FILE)
         if "face_models" in {flag for suite in chosen.suites for flag in NEEDS[suite]}:
             self.meter: MouthMeter = mouth_meter(chosen.face_models)
@@ -172,6 +184,41 @@ class Evaluation:
         true = speech.true_footage(self.scenes, self.openings)
         yield "speech", numbers | true | {"left_out": self.refused}
 
+    @functools.cached_property
+    def readers(self) -> drift.Readers:
+        """What latents show, read as on training actors."""
+        train = open_shards(self.chosen.actors, "train")
+        with progress("readers", drift.FITTED_CLIPS, "clips") as advance:
+            return drift.fit_readers(train, self.renderer, advance)
+
+    @functools.cached_property
+    def real_motion(self) -> list[np.ndarray]:
+        """Latents of every held-out actor."""
+        test = open_shards(self.chosen.actors, "test")
+        with progress("real motion", len(test), "clips") as advance:
+            return drift.real_clips(test, self.renderer, advance)
+
+    def direction(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Section `direction`."""
+        assert self.sampler is not None
+        if not self.sampler.config.direction:
+            raise InputError(f"{self.chosen.checkpoint}: its motion was not trained to be told")
+        test = open_shards(self.chosen.actors, "test")
+        places = evenly(len(test), self.chosen.clips)
+        with progress("directed", 5 * len(places), "performances") as advance:
+            yield (
+                "direction",
+                direction.followed(
+                    [test[place] for place in places],
+                    [self.real_motion[place] for place in places],
+                    self.sampler,
+                    acting_of(self.chosen, self.sampler),
+                    self.readers,
+                    self.chosen.seed,
+                    advance,
+                ),
+            )
+
     def drift(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Section `drift`."""
         assert self.sampler is not None
@@ -180,10 +227,7 @@ class Evaluation:
         voices, minutes = chosen.clips, chosen.minutes
         with progress("voices", voices, "scripts") as advance:
             scripts = drift.scripts(voices, minutes, advance)
-        with progress("readers", drift.FITTED_CLIPS, "clips") as advance:
-            readers = drift.fit_readers(train, renderer, advance)
-        with progress("real motion", len(test), "clips") as advance:
-            clips = drift.real_clips(test, renderer, advance)
+        readers, clips = self.readers, self.real_motion
         places = evenly(len(test), voices)
         portraits = [places[n % len(places)] for n in range(voices)]
         own = np.stack([clips[place][0] for place in portraits])

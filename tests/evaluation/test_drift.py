@@ -62,14 +62,14 @@ def script(seed, minutes):
 
 def latents_of(motion):
     """Latents that say everything: the targets, and the emotion's place."""
-    targets = np.stack(list(drift._targets(motion).values()), axis=1)
+    targets = np.stack(list(drift.targets_of(motion).values()), axis=1)
     return np.concatenate([targets, np.eye(5)[motion.emotion]], axis=1)
 
 
 @pytest.fixture(scope="module")
 def readers():
     motion = script(9, 1)
-    return drift.Readers.fit(latents_of(motion), drift._targets(motion), motion.emotion)
+    return drift.Readers.fit(latents_of(motion), drift.targets_of(motion), motion.emotion)
 
 
 def test_a_perfect_performance_is_measured_as_the_script(readers):

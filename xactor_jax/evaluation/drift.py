@@ -137,13 +137,14 @@ def fit_readers(
         frames = np.arange(0, len(clip), STRIDE)
         crops = driving_crops(clip, frames.tolist(), renderer.config.encoder.image_size)
         latents.append(renderer.encode(crops))
-        targets.append({name: values[frames] for name, values in _targets(clip).items()})
+        targets.append({name: values[frames] for name, values in targets_of(clip).items()})
         emotion.append(np.where(clip.intensity >= FELT, clip.emotion, 0)[frames])
     joined = {name: np.concatenate([each[name] for each in targets]) for name in targets[0]}
     return Readers.fit(np.concatenate(latents), joined, np.concatenate(emotion))
 
 
-def _targets(clip: Clip | Motion) -> dict[str, Float[np.ndarray, " t"]]:
+def targets_of(clip: Clip | Motion) -> dict[str, Float[np.ndarray, " t"]]:
+    """What the ridges read, from the truth."""
     expression = np.asarray(clip.expression, np.float32)
     return {
         "yaw": clip.pose[:, 0],
@@ -207,7 +208,7 @@ def _of_minute(
 ) -> dict[str, float]:
     rows = acted.reshape(-1, acted.shape[-1])
     read = {name: [readers.read(name, each) for each in acted] for name in readers.ridges}
-    truth = [{name: values[part] for name, values in _targets(v).items()} for v in voices]
+    truth = [{name: values[part] for name, values in targets_of(v).items()} for v in voices]
     # Lids as read are shrunk towards their mean: half way between shut and open.
     shut = float(np.mean([np.quantile(lids, [0.5, 0.99]) for lids in read["blink"]]))
     emotion = _emotions(readers.emotion, acted, voices, part)

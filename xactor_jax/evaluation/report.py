@@ -53,6 +53,7 @@ SECTIONS = {
     "identity": "Motion latent of unseen actors, linear probes",
     "motion": "Speech to motion on held-out footage, rendered",
     "speech": "Speech to motion on unheard recordings, rendered",
+    "direction": "Performers that are told what held-out actors did",
     "drift": "Long acting, the last minute against the first",
 }
 _STILL = {"reference repeated": 0.0}
@@ -98,6 +99,11 @@ BARS = (
         {"true footage": "true_score", "other's loudness": "swapped"},
     ),
     Bar("speech", "its peak, frames from zero", "peak", -1, 1, {"true footage": "true_peak"}),
+    *(
+        Bar("direction", f"{name}, r of told and shown", name, baselines={"free": f"{name}_free"})
+        for name in ("yaw", "pitch", "blink")
+    ),
+    Bar("direction", "emotion recognised", "emotion", baselines={"free": "emotion_free"}),
     Bar("drift", "Fréchet distance to real motion, last / first", "frechet_ratio", None, 1.1),
     Bar("drift", "deviation / real, least", "deviation_least", 0.85),
     Bar("drift", "deviation / real, most", "deviation_most", None, 1.15),
