@@ -7,7 +7,7 @@ noise levels are our defaults (diffusion/noise_levels.py says why a mixture).
     python -m xactor_jax.main --config=configs/motion.py:tiny --workdir=runs/motion \\
         --config.renderer=runs/autoencoder/model.safetensors
 
-On two CPU cores tiny does 3 steps a second, after six minutes in which all clips are encoded; 3400
+On two CPU cores tiny does 3 steps a second, after six minutes in which all clips are encoded; 3600
 steps reached what the README has.
 """
 
@@ -20,7 +20,7 @@ def get_config(size: str = "full") -> ConfigDict:
     """`tiny` trains on two CPU cores, `full` on accelerators."""
     check_size(size)
     config = base("motion")
-    config.renderer = ""  # weights of the autoencoder
+    config.renderer = ""  # weights of the autoencoder, or a folder of converted ones
     config.sampling = ConfigDict({"steps": 10, "chunks_in_flight": 1, "audio_guidance": 2.0})
     config.steps, config.batch_size = 400_000, 256
     config.optimizer.update({"learning_rate": 1e-4, "warmup_steps": 5_000, "weight_decay": 1e-3})
@@ -65,7 +65,7 @@ def get_config(size: str = "full") -> ConfigDict:
         }
     )
     if size == "tiny":
-        config.steps, config.batch_size = 3_400, 16
+        config.steps, config.batch_size = 3_600, 16
         config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
         config.read_threads, config.weights_dtype = 2, "float16"
         config.motion.update(

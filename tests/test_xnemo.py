@@ -15,6 +15,7 @@ from generation import opened_once as opened_once
 from generation import portrait as portrait
 from media.drawn import talking_clip, write_media
 from models.random_weights import with_random_weights
+from small_models import motion_config, random_weights
 from small_models import quick_compilation as quick_compilation
 
 from xactor_jax import xnemo
@@ -26,7 +27,8 @@ from xactor_jax.models.motion_encoder import MotionEncoderConfig
 from xactor_jax.models.renderer import Sampling
 from xactor_jax.models.tiny_autoencoder import TinyAutoencoderConfig
 from xactor_jax.models.video_unet import UNetConfig
-from xactor_jax.release import open_renderer
+from xactor_jax.release import open_checkpoint, open_renderer
+from xactor_jax.tasks import make_task
 from xactor_jax.xnemo import CODECS, NETWORKS, XNemoRenderer
 
 UNET = {
@@ -125,6 +127,14 @@ def test_motion_portrait_and_guidance_show_in_every_frame(renderer):
         animated(renderer, motion, guidance=1.0),
     ):
         assert np.abs(frames - other).max(axis=(1, 2, 3)).min() > 0
+
+
+def test_motion_can_be_learnt_on_its_latents_and_act(folder, tmp_path, tmp_path_factory):
+    task = make_task(motion_config(tmp_path_factory, folder))
+    place = shutil.copytree(folder, tmp_path / "both")
+    task.export(random_weights(task, 2), task.frozen, place / "motion.safetensors")
+    renderer, sampler = open_checkpoint(place)
+    assert sampler.config.latent == 8 and sampler.encoder == renderer.encoder
 
 
 @pytest.mark.parametrize("codec", ["svd_vae", "taesd"])

@@ -47,6 +47,11 @@ def open_renderer(folder: str | Path) -> AnyRenderer:
     return PortraitRenderer(folder / RENDERER_FILE)
 
 
+def renderer_at(path: str | Path) -> AnyRenderer:
+    """The renderer of a weights file, or of a checkpoint folder. Raises InputError likewise."""
+    return open_renderer(path) if Path(path).is_dir() else PortraitRenderer(Path(path))
+
+
 def open_checkpoint(folder: str | Path) -> tuple[AnyRenderer, MotionSampler]:
     """Both models of a checkpoint folder.
 

@@ -32,7 +32,7 @@ from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
 from xactor_jax.motion_sampler import MotionSampler, MotionSampling, heard_audio
 from xactor_jax.nn.layers import abstract, initial_keys
-from xactor_jax.release import PortraitRenderer
+from xactor_jax.release import renderer_at
 
 Batch = dict[str, jax.Array]
 
@@ -54,7 +54,7 @@ class MotionTask:
     def __init__(self, config: Any):
         if not config.renderer:
             raise InputError("config.renderer is empty; give the weights of an autoencoder")
-        renderer = PortraitRenderer(Path(config.renderer))
+        renderer = renderer_at(config.renderer)
         self.encoder = renderer.encoder
         self.mel = build(MelConfig, config.mel.to_dict())
         self.config = MotionTransformerConfig(
