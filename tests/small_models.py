@@ -115,7 +115,7 @@ _RENDERER = {
         "attention_heads": 1,
         "feed_forward": 1,
         "landmark_channels": 8,
-        "map_channels": 1,
+        "map_channels": 4,  # of one alone, rectified, often nothing is left
         "latent": 8,
         "box_width": 4,
         "tokens": 2,
