@@ -23,6 +23,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.face_decoder = ConfigDict({"grid": 4, "channels": (128, 64, 32)})
     config.loss = ConfigDict(
         {
+            "flow": 1.0,
             "level_mean": 2.5,
             "level_deviation": 1.2,
             "mouth": 8.0,
@@ -30,10 +31,10 @@ def get_config(size: str = "full") -> ConfigDict:
             "drop_box": 0.15,
             "drop_condition": 0.1,
             "decoder": 1.0,
-            "invariance": 0.4,
+            "invariance": 0.08,
             "centre": 0.05,
-            "whiteness": 0.01,
-            "truth": 0.5,
+            "whiteness": 0.02,
+            "truth": 1.0,
             "codec": 1.0,
             "least_copying": 0.3,
         }
@@ -49,8 +50,8 @@ def get_config(size: str = "full") -> ConfigDict:
         }
     )
     if size.startswith("tiny"):
-        config.steps, config.batch_size = 13_000, 4
-        config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
+        config.steps, config.batch_size = 8_000, 4
+        config.log_every, config.save_every, config.evaluate_every = 50, 500, 2_000
         config.read_threads, config.weights_dtype = 2, "float16"
         config.face_decoder.channels = (96, 48, 24)
         config.loss.drop_condition, config.loss.picture, config.loss.moved = 0.0, 1.0, 3.0

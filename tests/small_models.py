@@ -137,9 +137,9 @@ _DENOISERS = {
 }
 
 
-def autoencoder_config(factory, size="tiny", **changes) -> ConfigDict:
-    """configs/autoencoder.py of a tiny size, made smaller."""
-    config = autoencoder.get_config(size)
+def autoencoder_config(factory, size="tiny", file=autoencoder, **changes) -> ConfigDict:
+    """configs/autoencoder.py (or encoder.py) of a tiny size, made smaller."""
+    config = file.get_config(size)
     config.update(copy.deepcopy(_QUICK))
     config.optimizer.learning_rate = 3e-3  # at 1e-2 the encoder's rectifiers die
     config.renderer.update({**_RENDERER, "denoiser": _DENOISERS[size]})

@@ -8,7 +8,7 @@ past nothing is computed again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import jax
@@ -20,6 +20,7 @@ from xactor_jax.data.audio_features import FeatureStream
 from xactor_jax.data.direction import Rows
 from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE
 from xactor_jax.diffusion.rollout import Rollout
+from xactor_jax.full_sequence import act_together
 from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling
 
 
@@ -68,13 +69,7 @@ class Acting:
         # Features from one window before the next chunk on; before the start there are none.
         self.audio = np.zeros((batch, c.audio_window, c.audio), np.float32)
         self.audio_known = np.zeros((batch, c.audio_window), bool)
-        self.seen = jnp.full(batch, reference is not None)
-        given = np.tile(sampler.mean, (batch, 1)) if reference is None else reference
-        self.reference = jnp.asarray((given - sampler.mean) / sampler.spread)
-        # What the standardised latents are differences from: (b, 1, d).
-        self.origin = np.asarray(given if c.relative else np.tile(sampler.mean, (batch, 1)))[
-            :, None
-        ]
+        self.portraits, self.origin = sampler.portraits(reference, batch)
         self.pushed = self.count = 0  # frames heard, chunks acted
         begun = range(self.rollout.chunks_in_flight)
         self.z = jnp.concatenate([self._noise(self.key, n) for n in begun], axis=1)
@@ -120,8 +115,7 @@ class Acting:
             past=self.past,
             audio=jnp.asarray(audio),
             audio_known=jnp.asarray(known),
-            reference=self.reference,
-            reference_seen=self.seen,
+            **self.portraits,
             direction=jnp.asarray(self._told()),
             history_noise=self._noise(self.history_key, self.count),
             scales=self.scales,
@@ -188,6 +182,34 @@ class Acting:
     def _joined(self, chunks: Iterator[Float[np.ndarray, "b c d"]]) -> np.ndarray:
         empty = np.zeros((len(self.audio), 0, self.sampler.config.latent), np.float32)
         return np.concatenate([empty, *chunks], axis=1)
+
+
+def perform(
+    sampler: MotionSampler,
+    features: Float[np.ndarray, "b t f"],
+    reference: Float[np.ndarray, "b d"] | None,
+    key: PRNGKeyArray,
+    *,
+    sampling: MotionSampling | None = None,
+    piece: int = 60 * FRAME_RATE,
+    advance: Callable[[], None] = lambda: None,
+) -> Float[np.ndarray, "b t d"]:
+    """All latents of recordings of one length: chunk after chunk, or as weights that do not.
+
+    Args:
+      features: audio features, one a frame.
+      reference: the portraits' own motion latents.
+      advance: called after every `piece` frames, if they are acted in turn.
+    """
+    sampling, (batch, frames, _) = sampling or sampler.sampling, features.shape
+    if sampler.config.full_sequence:
+        return act_together(sampler, features, reference, key, sampling)
+    acting = Acting(sampler, reference, key, sampling=sampling, batch=batch)
+    parts = []
+    for start in range(0, frames, piece):
+        parts.append(acting.push(features[:, start : start + piece]))
+        advance()
+    return np.concatenate([*parts, acting.finish()], axis=1)
 
 
 class LiveActing:

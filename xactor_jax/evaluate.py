@@ -21,11 +21,15 @@ from xactor_jax.errors import InputError
 from xactor_jax.evaluation import (
     direction,
     drift,
-    drift_frames,
     identity,
     motion,
     reenactment,
     speech,
+)
+from xactor_jax.evaluation.drift_bench import (
+    DriftBench,
+    encode_held_out_actors,
+    read_training_actors,
 )
 from xactor_jax.evaluation.mouth import MouthMeter, mouth_meter
 from xactor_jax.evaluation.pictures import save_strip, to_signed
@@ -187,16 +191,12 @@ class Evaluation:
     @functools.cached_property
     def readers(self) -> drift.Readers:
         """What latents show, read as on training actors."""
-        train = open_shards(self.chosen.actors, "train")
-        with progress("readers", drift.FITTED_CLIPS, "clips") as advance:
-            return drift.fit_readers(train, self.renderer, advance)
+        return read_training_actors(self.chosen.actors, self.renderer)
 
     @functools.cached_property
     def real_motion(self) -> list[np.ndarray]:
         """Latents of every held-out actor."""
-        test = open_shards(self.chosen.actors, "test")
-        with progress("real motion", len(test), "clips") as advance:
-            return drift.real_clips(test, self.renderer, advance)
+        return encode_held_out_actors(self.chosen.actors, self.renderer)
 
     def direction(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Section `direction`."""
@@ -222,30 +222,17 @@ class Evaluation:
     def drift(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Section `drift`."""
         assert self.sampler is not None
-        chosen, renderer = self.chosen, self.renderer
-        train, test = (open_shards(chosen.actors, split) for split in ("train", "test"))
-        voices, minutes = chosen.clips, chosen.minutes
-        with progress("voices", voices, "scripts") as advance:
-            scripts = drift.scripts(voices, minutes, advance)
-        readers, clips = self.readers, self.real_motion
-        places = evenly(len(test), voices)
-        portraits = [places[n % len(places)] for n in range(voices)]
-        own = np.stack([clips[place][0] for place in portraits])
-        acting = acting_of(chosen, self.sampler)
-        with progress("acting", minutes, "minutes") as advance:
-            acted = drift.act(self.sampler, scripts, own, acting, chosen.seed, advance)
-        found = drift.curves(acted, scripts, readers, drift.Real.of(clips))
-        with progress("likeness", len(train), "clips") as advance:
-            likeness = drift_frames.Likeness.of_actors(train, renderer.config, advance)
-        scenes = [scene_of(test[place], renderer.config, [0]) for place in portraits]
-        sampling = sampling_of(chosen, renderer)
-        with progress("frames", voices * minutes, "windows") as advance:
-            found |= drift_frames.curves(
-                acted, scenes, renderer, likeness, sampling, chosen.seed, advance
-            )
-        real = drift.recognised(readers, test, clips)
-        sizes = {"voices": voices, "minutes": minutes}
-        yield "drift", drift.summary(found) | {"emotion_real": real, "minutes": found, "n": sizes}
+        chosen = self.chosen
+        bench = DriftBench.of(
+            chosen.actors,
+            self.renderer,
+            self.readers,
+            self.real_motion,
+            chosen.clips,
+            chosen.minutes,
+        )
+        acting, rendering = acting_of(chosen, self.sampler), sampling_of(chosen, self.renderer)
+        yield "drift", bench.measure(self.sampler, acting, chosen.seed, rendering=rendering)
 
 
 def main() -> None:

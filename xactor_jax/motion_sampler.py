@@ -63,12 +63,7 @@ class Plan:
     """What a compiled round depends on, beside its arrays."""
 
     rollout: Rollout
-    hidden: tuple[str, ...]  # one further branch for each
-
-    @property
-    def branches(self) -> tuple[str, ...]:
-        """What each branch does not see; the first one sees everything."""
-        return ("", *self.hidden)
+    branches: tuple[str, ...]  # see `MotionSampler.branches`
 
 
 @jax.tree_util.register_dataclass
@@ -141,9 +136,7 @@ class MotionSampler:
         """How this model samples. Raises ValueError where chunks in flight or the sink do not fit,
         and where there is an emotion guidance but nothing can be told.
         """
-        c, hidden = self.config, tuple(sampling.guidance)
-        if "emotion" in hidden and not c.direction:
-            raise ValueError("these weights were not trained to be told an emotion")
+        c = self.config
         rollout = Rollout(
             chunk=c.chunk,
             context=c.context,
@@ -154,12 +147,49 @@ class MotionSampler:
             commit=sampling.commit,
             sink=sampling.sink,
         )
-        return Plan(rollout, hidden)
+        return Plan(rollout, self.branches(sampling))
+
+    def branches(self, sampling: MotionSampling) -> tuple[str, ...]:
+        """What each branch of the batch does not see; the first one sees everything.
+
+        Raises ValueError where there is an emotion guidance but nothing can be told.
+        """
+        if "emotion" in sampling.guidance and not self.config.direction:
+            raise ValueError("these weights were not trained to be told an emotion")
+        return ("", *sampling.guidance)
+
+    def portraits(
+        self, reference: Float[np.ndarray, "b d"] | None, batch: int
+    ) -> tuple[dict[str, Array], Float[np.ndarray, "b 1 d"]]:
+        """What the network is told of the portraits, and what latents are differences from.
+
+        reference: their own motion latents; None to do without.
+        """
+        given = np.tile(self.mean, (batch, 1)) if reference is None else reference
+        told = {
+            "reference": jnp.asarray((given - self.mean) / self.spread),
+            "reference_seen": jnp.full(batch, reference is not None),
+        }
+        origin = given if self.config.relative else np.tile(self.mean, (batch, 1))
+        return told, np.asarray(origin)[:, None]
 
     def empty_past(self, plan: Plan, batch: int) -> KeyValueCache:
         """What is known before the first chunk: nothing, in any branch."""
         rows = len(plan.branches) * batch
         return KeyValueCache.empty(self.config, rows, plan.rollout.history)
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def predict(
+        self,
+        branches: tuple[str, ...],
+        weights: Any,
+        flight: Flight,
+        level: Float[Array, "1 n"],
+    ) -> Float[Array, "b n d"]:
+        """The guided network's output for the frames in flight, at their levels."""
+        model = nnx.merge(self._graph, weights)
+        output = model(*self._arguments(branches, flight, level))
+        return guided_by_each(output, flight.scales)
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def next_round(
@@ -192,7 +222,7 @@ class MotionSampler:
             seen, label = rollout.finished(z[:, : c.chunk], flight.history_noise)
             first = flight.first(c.chunk, c.chunk + 2 * c.audio_window)
             first = dataclasses.replace(first, z=seen)
-            arguments = self._branches(plan, first, jnp.full((1, c.chunk), label))
+            arguments = self._arguments(plan.branches, first, jnp.full((1, c.chunk), label))
             made = model.keys_and_values(*arguments)
         return z, flight.past.append(made, rollout.sink)
 
@@ -207,7 +237,7 @@ class MotionSampler:
 
         def denoise(z, level):
             at = dataclasses.replace(flight, z=z)
-            return guided_by_each(model(*self._branches(plan, at, level)), flight.scales)
+            return guided_by_each(model(*self._arguments(plan.branches, at, level)), flight.scales)
 
         return denoise
 
@@ -217,22 +247,24 @@ class MotionSampler:
         """The same, and the first chunk's keys and values in the last sweep."""
         z, chunk = self._advance(plan, model, flight, levels[:-1]), self.config.chunk
         level = jnp.repeat(levels[-2], chunk)[None]
-        arguments = self._branches(plan, dataclasses.replace(flight, z=z), level)
+        arguments = self._arguments(plan.branches, dataclasses.replace(flight, z=z), level)
         output = guided_by_each(model(*arguments), flight.scales)
         z = follow(lambda z, level: output, z, levels[-2:], self.flow, chunk)
         return z, model.keys_and_values(*arguments).first(chunk)
 
-    def _branches(self, plan: Plan, flight: Flight, level: Float[Array, "1 n"]) -> tuple[Any, ...]:
+    def _arguments(
+        self, branches: tuple[str, ...], flight: Flight, level: Float[Array, "1 n"]
+    ) -> tuple[Any, ...]:
         """The network's arguments for all branches as one batch."""
-        (b, n, _), history, count = flight.z.shape, len(flight.past.known), len(plan.branches)
+        (b, n, _), history, count = flight.z.shape, len(flight.past.known), len(branches)
         heard, direction = heard_audio(self.config, flight.audio_known), flight.direction
         mask = jnp.tile(flight.past.mask(n, self.config.chunk), (b, 1, 1))
 
         def without(name: str, seen: Array, unseen: Array) -> Array:
-            return jnp.concatenate([unseen if each == name else seen for each in plan.branches])
+            return jnp.concatenate([unseen if each == name else seen for each in branches])
 
         untold = direction
-        if "emotion" in plan.hidden:
+        if "emotion" in branches:
             untold = direction.at[..., jnp.asarray(ALL_OF["emotion"])].set(0)
         return (
             jnp.tile(flight.z, (count, 1, 1)),

@@ -1,13 +1,16 @@
 """The autoencoder learns, goes on where it stopped, and leaves weights that others can open."""
 
+import functools
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from small_models import autoencoder_config, losses, renderer_file, stopped_at
 from small_models import quick_compilation as quick_compilation
 
+from configs import encoder
 from xactor_jax.checkpoint import load_weights
 from xactor_jax.data.shards import decode_frames, open_shards
 from xactor_jax.errors import InputError
@@ -73,6 +76,41 @@ def test_the_weights_open_as_a_renderer(task, trained):
     # Normalised, and another for another mouth.
     np.testing.assert_allclose(latents.std(axis=1), 1, atol=1e-2)
     assert latents.std(axis=0).max() > 1e-3
+
+
+def test_the_encoder_learns_alone_and_the_renderer_goes_on_from_it(config, tmp_path_factory):
+    """configs/encoder.py: what is not trained keeps its values, and nothing is rendered."""
+    alone = autoencoder_config(tmp_path_factory, file=encoder)
+    alone = alone.copy_and_resolve_references()
+    alone.initial_weights = str(renderer_file(tmp_path_factory))
+    workdir = tmp_path_factory.mktemp("encoder")
+    assert train(alone, make_task(alone), workdir) == 40
+    loss = losses(workdir)
+    assert loss[-10:].mean() < 0.9 * loss[:3].mean()
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert not {"flow", "picture", "moved", "codec", "error_to_copying"} & lines[-1].keys()
+    assert lines[-1]["evaluate/actor/invariance"] > 0
+    assert not list((workdir / "samples").glob("*/*.png"))
+
+    before, after = (
+        load_weights(path)[0]["params"]
+        for path in (renderer_file(tmp_path_factory), workdir / "model.safetensors")
+    )
+    jax.tree.map(  # but for the rounding of an average of equal values
+        functools.partial(np.testing.assert_allclose, rtol=1e-6),
+        before["renderer"]["denoiser"],
+        after["renderer"]["denoiser"],
+    )
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(),
+        before["renderer"]["encoder"],
+        after["renderer"]["encoder"],
+    )
+    assert max(jax.tree.leaves(moved)) > 1e-3
+    config = config.copy_and_resolve_references()
+    config.initial_weights, config.steps = str(workdir / "model.safetensors"), 3
+    config.save_every = 3
+    assert train(config, make_task(config), tmp_path_factory.mktemp("after")) == 3
 
 
 def test_a_task_that_does_not_exist_is_named(config):

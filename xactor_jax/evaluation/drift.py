@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from xactor_jax.acting import Acting
+from xactor_jax.acting import perform
 from xactor_jax.data.actor_motion import Motion, make_motion
 from xactor_jax.data.audio_features import audio_features
 from xactor_jax.data.facekit import EXPRESSION_INDEX
@@ -179,12 +179,15 @@ def act(
     features = np.stack(
         [audio_features(audio_to_float(v.audio), len(v), sampler.mel) for v in voices]
     )
-    acting = Acting(sampler, portraits, jax.random.key(seed), sampling=sampling, batch=len(voices))
-    parts = []
-    for start in range(0, features.shape[1], MINUTE):
-        parts.append(acting.push(features[:, start : start + MINUTE]))
-        advance(1)
-    return np.concatenate([*parts, acting.finish()], axis=1)
+    return perform(
+        sampler,
+        features,
+        portraits,
+        jax.random.key(seed),
+        sampling=sampling,
+        piece=MINUTE,
+        advance=lambda: advance(1),
+    )
 
 
 def curves(

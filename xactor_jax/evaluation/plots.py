@@ -90,16 +90,21 @@ _PANELS = (
 )
 
 
-def drift(path: Path, minutes: Mapping[str, Sequence[float]]) -> None:
-    """Every measure over the minutes."""
+def drift(path: Path, ways: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Every measure over the minutes, of one way of acting or of several."""
     figure, axes = _figure(4, 11, 2)
     for axis, (title, names) in zip(axes.ravel(), _PANELS, strict=True):
-        for name in names:
-            values = minutes[name]
-            axis.plot(np.arange(1, len(values) + 1), values, marker=".", label=name)
+        for n, (way, minutes) in enumerate(ways.items()):
+            for name, style in zip(names, ("-", "--", ":", "-."), strict=False):
+                if name not in minutes:
+                    continue
+                values = [np.nan if v is None else v for v in minutes[name]]
+                label = " ".join(filter(None, (way, name if len(names) > 1 or not way else "")))
+                places = np.arange(1, len(values) + 1)
+                axis.plot(places, values, style, color=f"C{n}", marker=".", label=label)
         axis.set(title=title, xlabel="minute")
         axis.set_ylim(bottom=min(0, *axis.get_ylim()))
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=6)
     _save(figure, path)
 
 
@@ -120,6 +125,6 @@ def save_plots(folder: Path, section: str, numbers: Mapping[str, Any]) -> list[P
         lags(folder / "speech.png", curves, "r of opening and loudness")
         return [folder / "speech.png"]
     if section == "drift":
-        drift(folder / "drift.png", numbers["minutes"])
+        drift(folder / "drift.png", {"": numbers["minutes"]})
         return [folder / "drift.png"]
     return []

@@ -176,11 +176,17 @@ def print_table(numbers: Numbers, console: Console | None = None) -> None:
 
 def write_results(folder: Path, flags: Mapping[str, Any], numbers: Numbers) -> Path:
     """Write `results.json`: the flags, the table and every number; what is not finite is null."""
-    content = _finite({"flags": flags, "table": rows(numbers), "numbers": numbers})
-    path, unfinished = folder / "results.json", folder / "results.json.unfinished"
-    unfinished.write_text(json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    os.replace(unfinished, path)
+    path = folder / "results.json"
+    write_json(path, {"flags": flags, "table": rows(numbers), "numbers": numbers})
     return path
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file as a whole or not at all; what is not finite is null."""
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    text = json.dumps(_finite(content), indent=1, allow_nan=False, ensure_ascii=False)
+    unfinished.write_text(f"{text}\n")
+    os.replace(unfinished, path)
 
 
 def _finite(value: Any) -> Any:

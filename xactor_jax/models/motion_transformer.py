@@ -41,6 +41,11 @@ class MotionTransformerConfig:
     direction: int = 0  # numbers a frame that tell the performer what to do; 0: cannot be told
     dtype: str = "float32"
 
+    @property
+    def full_sequence(self) -> bool:
+        """Whether one chunk fills the context: one noise level, attention both ways."""
+        return self.chunk == self.context
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

@@ -58,6 +58,7 @@ FACE_BOX = (0.5, 0.5, 1 / 1.1)  # head box of a coarse crop
 class AutoencoderLoss:
     """Weights and probabilities of the loss; every value is our default, none is published."""
 
+    flow: float = 1.0  # weight of the velocity's squared error
     level_mean: float = 1.5  # noise level = sigmoid(mean + deviation n)
     level_deviation: float = 1.2
     mouth: float = 5.0  # weight of the mouth against the rest of the picture
@@ -73,6 +74,11 @@ class AutoencoderLoss:
     moved: float = 0.0  # weight of the moved reference's own error, at several scales
     codec: float = 1.0  # weight of the codec's own reconstruction
     least_copying: float = 0.3  # see `frame_weights`
+
+    @property
+    def renders(self) -> bool:
+        """Whether frames are rendered at all; without, the motion encoder learns alone."""
+        return max(self.flow, self.picture, self.moved) > 0
 
 
 class AutoencoderTask:
@@ -191,15 +197,14 @@ class AutoencoderTask:
         losses["decoder"] = weighted_error(
             face, to_signed(batch["target_face"]), where["decoder"], counts["decoder"]
         )
-        of_frames, error_to_copying = self._frame_losses(
-            models.renderer, noisy, batch, where["flow"], counts["flow"], frames_key
-        )
-        losses |= of_frames | {"codec": self._codec_loss(models.renderer, batch, codec_key)}
-        total = losses["flow"] + sum(
-            getattr(weights, name) * value for name, value in losses.items() if name != "flow"
-        )
-        metrics = {"error_to_copying": error_to_copying, "latent_deviation": deviation}
-        return total, losses | metrics
+        metrics = {"latent_deviation": deviation}
+        if weights.renders:
+            of_frames, metrics["error_to_copying"] = self._frame_losses(
+                models.renderer, noisy, batch, where["flow"], counts["flow"], frames_key
+            )
+            losses |= of_frames | {"codec": self._codec_loss(models.renderer, batch, codec_key)}
+        total = sum(getattr(weights, name) * value for name, value in losses.items())
+        return jnp.asarray(total), losses | metrics
 
     def _frame_losses(
         self,
@@ -271,11 +276,29 @@ class AutoencoderTask:
         return lambda batch: np.asarray(render(params, frozen, jax.device_put(batch)))
 
     def evaluate(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
-        """Reenactment of held-out clips: PSNR of picture and mouth, and that of the reference."""
+        """Reenactment of held-out clips: PSNR of picture and mouth, and that of the reference.
+
+        Of an encoder that learns alone: what it is held to, on held-out clips.
+        """
+        if not self.weights.renders:
+            return self._held_out_losses(params, frozen, key)
         return score(self.held_out, self._render(params, frozen, key), 16)
 
+    def _held_out_losses(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
+        numbers = {}
+        for source, batch in self.held_out.fixed_batches(16).items():
+            found = jax.jit(self.loss)(params, frozen, jax.device_put(batch), key)[1]
+            numbers |= {
+                f"{source}/{name}": float(found[name])
+                for name in ("decoder", "invariance", "truth")
+                if name != "truth" or batch["has_truth"].any()
+            }
+        return numbers
+
     def sample(self, params: Any, frozen: Any, key: PRNGKeyArray, folder: Path) -> None:
-        """A strip for each source: reference, driving crops, truth, output."""
+        """A strip for each source: reference, driving crops, truth, output; if any is rendered."""
+        if not self.weights.renders:
+            return
         save_strips(self.held_out, self._render(params, frozen, key), 16, folder)
 
     def export(self, params: Any, frozen: Any, path: Path) -> None:

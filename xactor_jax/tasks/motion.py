@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from xactor_jax.acting import Acting
+from xactor_jax.acting import perform
 from xactor_jax.checkpoint import save_weights
 from xactor_jax.config import build
 from xactor_jax.data.audio_features import MelConfig
@@ -229,10 +229,9 @@ class MotionTask:
         """Latents (n, t, d) acted to the audio of `heard`, each from its track's first frame."""
         sampler = MotionSampler(self.config, self.mel, self.flow, params, self.frozen)
         first = np.stack([track.latents[0] for track in tracks])
-        acting = Acting(sampler, first, key, sampling=self.sampling, batch=len(tracks))
         length = min(len(t.latents) for t in [*tracks, *heard])
         audio = np.stack([track.audio[:length] for track in heard])
-        return np.concatenate([acting.push(audio), acting.finish()], axis=1)
+        return perform(sampler, audio, first, key, sampling=self.sampling)
 
     def evaluate(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
         """Correlation of acted with true latents, to the right audio and to another clip's."""

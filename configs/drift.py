@@ -1,0 +1,65 @@
+"""Ways to train the motion transformer, at one size and budget: what experiments/drift.py compares.
+
+    python -m experiments.drift --renderer=runs/autoencoder/model.safetensors \\
+        --actors=data/actors --workdir=runs/drift --output=docs
+
+trains and measures all of them; one alone is trained by
+
+    python -m xactor_jax.main --config=configs/drift.py:teacher_forcing --workdir=runs/one \\
+        --config.renderer=runs/autoencoder/model.safetensors
+
+They see synthetic actors only, whose takes are longer than ten seconds of context. Where the
+context is shorter the batch is larger: every step of every variant sees as many frames.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import motion
+
+ALONE = {"clean_history": 0.0, "staircase": 0.0, "independent": 1.0}
+
+VARIANTS = {
+    # A clean history and nothing else (Motar's and most autoregressive trainings).
+    "teacher_forcing": {
+        "forcing": {
+            "clean_history": 1.0,
+            "staircase": 0.0,
+            "independent": 0.0,
+            "history_level": 0.0,
+            "noised_history": 0.0,
+            "drop_history": 0.0,
+        },
+        "sampling": {"history_level": 0.0},
+    },
+    "independent": {"forcing": ALONE},  # the literal reading of diffusion forcing
+    "mixture": {},
+    # After the mixture: a fifth as many steps again, with the model's own near-truth as history ...
+    "own_history": {"loss": {"own_history": 0.5}},
+    "mixture_longer": {},  # ... and as many without, to tell the two apart
+    "full_sequence": {"motion": {"chunk": 250}, "forcing": ALONE},
+    "context_1": {"motion": {"context": 25}},
+    "context_4": {"motion": {"context": 100}},
+    "chunk_10": {"motion": {"chunk": 10}},
+    "chunk_25": {"motion": {"chunk": 25}},
+    "audio_window_2": {"motion": {"audio_window": 2}},
+    "audio_window_8": {"motion": {"audio_window": 8}},
+}
+AFTER_MIXTURE = ("own_history", "mixture_longer")  # they begin with its weights
+
+_CONTEXT, _FRAMES = 250, 2_000  # frames of the context, and of a batch
+
+
+def get_config(variant: str = "mixture") -> ConfigDict:
+    """One of `VARIANTS`; those `AFTER_MIXTURE` need `initial_weights`."""
+    if variant not in VARIANTS:
+        raise ValueError(f"variant {variant!r}: use one of {', '.join(VARIANTS)}")
+    config = motion.get_config("tiny")
+    config.data.folders = ("data/actors",)
+    config.steps, config.motion.context = 2_400, _CONTEXT
+    config.evaluate_every = config.steps
+    if variant in AFTER_MIXTURE:
+        config.steps //= 5
+    for part, fields in VARIANTS[variant].items():
+        config[part].update(fields)
+    config.batch_size = _FRAMES // config.motion.context
+    return config

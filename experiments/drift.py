@@ -1,0 +1,187 @@
+"""The drift experiment: ways to train, and to sample, compared minute by minute.
+
+python -m experiments.drift --renderer=runs/autoencoder/model.safetensors \\
+    --actors=data/actors --workdir=runs/drift --output=docs
+
+Trains every variant of configs/drift.py and measures each over minutes of speech that no training
+heard. A stopped experiment goes on where it was: trainings resume, and what `drift.json` holds of
+the same weights and settings is not measured again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from configs.drift import AFTER_MIXTURE, get_config
+from experiments.drift_report import write_report
+from xactor_jax.command import Parser, keep_compiled, run
+from xactor_jax.errors import InputError
+from xactor_jax.evaluation.drift_bench import (
+    DriftBench,
+    encode_held_out_actors,
+    read_training_actors,
+)
+from xactor_jax.evaluation.report import write_json
+from xactor_jax.motion_sampler import MotionSampler, MotionSampling
+from xactor_jax.release import PortraitRenderer
+from xactor_jax.state import digest
+from xactor_jax.tasks import make_task
+from xactor_jax.train import train
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One variant of the training, sampled in one way."""
+
+    name: str
+    variant: str = ""  # of configs/drift.py; empty: its name
+    sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    whole: bool = False  # all minutes and their frames; the others are ablations
+
+    @property
+    def trained(self) -> str:
+        """The variant that is trained."""
+        return self.variant or self.name
+
+
+RUNS = (
+    *(
+        Run(name, whole=True)
+        for name in ("mixture", "teacher_forcing", "independent", "full_sequence", "own_history")
+    ),
+    Run("context_1"),
+    Run("mixture_longer"),
+    Run("in_flight_2", "mixture", {"chunks_in_flight": 2}),
+    Run("in_flight_5", "mixture", {"chunks_in_flight": 5}),
+    Run("history_level_0", "mixture", {"history_level": 0.0}),
+    Run("history_level_5", "mixture", {"history_level": 0.05}),
+    Run("noised_commit", "mixture", {"commit": "noised"}),
+    Run("kept_commit", "mixture", {"commit": "kept"}),
+    Run("history_guidance", "mixture", {"history_guidance": 1.5}),
+    Run("context_4"),
+    Run("chunk_10"),
+    Run("chunk_25"),
+    Run("audio_window_2"),
+    Run("audio_window_8"),
+)
+
+
+def flags(arguments: list[str]) -> Namespace:
+    """Read and check the command's flags. Raises InputError."""
+    parser = Parser("Train and compare the variants of configs/drift.py.")
+    parser.add_argument("--renderer", required=True, help="weights of an autoencoder")
+    parser.add_argument("--actors", required=True, help="folder of synthetic actors")
+    parser.add_argument("--workdir", required=True, help="folder of the trainings")
+    parser.add_argument("--output", default="docs", help="folder of drift.json, drift.md and plots")
+    parser.add_argument("--voices", type=int, default=8, help="that speak")
+    parser.add_argument("--minutes", type=int, default=10, help="of each voice")
+    parser.add_argument("--ablation_minutes", type=int, default=4, help="... in ablations")
+    parser.add_argument("--steps", type=int, help="of every training, instead of the config's")
+    parser.add_argument("--only", default="", help="some of the runs, with commas between")
+    chosen = parser.parse_args(arguments)
+    for name, lowest, highest in (("voices", 2, 1000), ("minutes", 2, 600), ("steps", 200, 10**7)):
+        value = getattr(chosen, name)
+        if value is not None and not lowest <= value <= highest:
+            raise InputError(f"--{name}={value}: use {lowest} to {highest}")
+    if not 2 <= chosen.ablation_minutes <= chosen.minutes:
+        raise InputError(f"--ablation_minutes={chosen.ablation_minutes}: use 2 to --minutes")
+    names = [each.name for each in RUNS]
+    for name in filter(None, chosen.only.split(",")):
+        if name not in names:
+            raise InputError(f"--only={name}: choose from {', '.join(names)}")
+    return chosen
+
+
+def weights_of(variant: str, chosen: Namespace) -> Path:
+    """The trained weights of a variant, after training what is not trained yet."""
+    workdir, config = Path(chosen.workdir) / variant, get_config(variant)
+    config.renderer, config.data.folders = chosen.renderer, (chosen.actors,)
+    config.data.cache = str(Path(chosen.workdir) / "latents")
+    if chosen.steps is not None:
+        config.steps = chosen.steps // 5 if variant in AFTER_MIXTURE else chosen.steps
+        config.evaluate_every = config.steps
+    if variant in AFTER_MIXTURE:
+        config.initial_weights = str(weights_of("mixture", chosen))
+    print(f"{variant}: {config.steps} steps in {workdir}")
+    if train(config, make_task(config), workdir) < config.steps:
+        raise InputError(f"{workdir}: stopped; the same command goes on")
+    return workdir / "model.safetensors"
+
+
+def made_by_of(each: Run, sampler: MotionSampler, chosen: Namespace) -> dict[str, Any]:
+    """What a run's numbers depend on."""
+    return {
+        "variant": each.trained,
+        "weights": digest(sampler.weights),
+        "sampling": dataclasses.asdict(sampling_of(each, sampler)),
+        "voices": chosen.voices,
+        "minutes": chosen.minutes if each.whole else chosen.ablation_minutes,
+    }
+
+
+def sampling_of(each: Run, sampler: MotionSampler) -> MotionSampling:
+    """The weights' own sampling, with the run's changes."""
+    return dataclasses.replace(sampler.sampling, **each.sampling)
+
+
+def measure(
+    each: Run, sampler: MotionSampler, bench: DriftBench, chosen: Namespace
+) -> dict[str, Any]:
+    """The numbers of a run."""
+    return bench.measure(
+        sampler,
+        sampling_of(each, sampler),
+        0,
+        minutes=chosen.minutes if each.whole else chosen.ablation_minutes,
+        rendering=bench.renderer.config.sampling if each.whole else None,
+    )
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What was measured before. Raises InputError for a file that cannot be read."""
+    if not path.is_file():
+        return {"runs": {}}
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not this experiment's results ({error}); move it") from None
+
+
+def main() -> None:
+    """Train and measure what is missing, and write the report after every run."""
+    chosen = flags(sys.argv[1:])
+    keep_compiled()
+    folder, renderer = Path(chosen.output), PortraitRenderer(Path(chosen.renderer))
+    folder.mkdir(parents=True, exist_ok=True)
+    results, bench = read_results(folder / "drift.json"), None
+    wanted = chosen.only.split(",") if chosen.only else [each.name for each in RUNS]
+    for each in RUNS:
+        if each.name not in wanted:
+            continue
+        sampler = MotionSampler.open(weights_of(each.trained, chosen))
+        made_by = made_by_of(each, sampler, chosen)
+        if results["runs"].get(each.name, {}).get("made_by") == made_by:
+            continue
+        if bench is None:
+            bench = DriftBench.of(
+                chosen.actors,
+                renderer,
+                read_training_actors(chosen.actors, renderer),
+                encode_held_out_actors(chosen.actors, renderer),
+                chosen.voices,
+                chosen.minutes,
+            )
+        results["runs"][each.name] = measure(each, sampler, bench, chosen) | {"made_by": made_by}
+        write_json(folder / "drift.json", results)
+        write_report(folder, results)
+        print(f"{each.name}: measured")
+
+
+if __name__ == "__main__":
+    run(main)

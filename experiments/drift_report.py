@@ -1,0 +1,91 @@
+"""The drift experiment's numbers as tables and curves, in a page whose words are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xactor_jax.evaluation.plots import drift
+
+BEGIN, END = "<!-- measured: written by experiments/drift.py -->", "<!-- /measured -->"
+_WAYS = {
+    "teacher_forcing": "(a) teacher forcing",
+    "independent": "(b) independent levels",
+    "mixture": "(c) mixture",
+    "own_history": "(d) mixture, then own history",
+    "full_sequence": "(e) full sequence, windows",
+}
+_HEADINGS = {
+    "Fréchet, first minute": lambda run: run["minutes"]["frechet"][0],
+    "last": lambda run: run["minutes"]["frechet"][-1],
+    "deviation": lambda run: (run["deviation_least"], run["deviation_most"]),
+    "velocity": lambda run: (run["velocity_least"], run["velocity_most"]),
+    "mouth r, first": lambda run: run["minutes"]["mouth_r"][0],
+    "last ": lambda run: run["minutes"]["mouth_r"][-1],
+    "emotion announced": lambda run: run["emotion_announced"],
+    "held": lambda run: run["emotion_held"],
+    "yaw range": lambda run: run["minutes"]["yaw_range"][-1],
+    "blinks": lambda run: run["minutes"]["blinks"][-1],
+}
+_OF_FRAMES = {
+    "likeness lost, first": ("identity", 0),
+    "last": ("identity", -1),
+    "colour, first": ("colour", 0),
+    "last ": ("colour", -1),
+    "sharpness, first": ("sharpness", 0),
+    " last": ("sharpness", -1),
+}
+
+
+def write_report(folder: Path, results: Mapping[str, Any]) -> None:
+    """Renew what was measured in `drift.md` and `drift.png`; the rest of the page stays."""
+    runs = results["runs"]
+    ways = {name: runs[key] for key, name in _WAYS.items() if key in runs}
+    others = {name: run for name, run in runs.items() if name not in _WAYS}
+    parts = []
+    if ways:
+        drift(folder / "drift.png", {name: run["minutes"] for name, run in ways.items()})
+        shown = {name: [pick(run) for pick in _HEADINGS.values()] for name, run in ways.items()}
+        parts += [_sizes(ways), _table(list(_HEADINGS), shown)]
+        frames = {
+            name: [run["minutes"][key][place] for key, place in _OF_FRAMES.values()]
+            for name, run in ways.items()
+            if "identity" in run["minutes"]
+        }
+        parts += [_table(list(_OF_FRAMES), frames), "![curves](drift.png)"]
+    if others:
+        compared = {"mixture": runs["mixture"]} | others if "mixture" in runs else others
+        shown = {name: [pick(run) for pick in _HEADINGS.values()] for name, run in compared.items()}
+        parts += [_sizes(others), _table(list(_HEADINGS), shown)]
+    _replace(folder / "drift.md", "\n\n".join(parts))
+
+
+def _sizes(runs: Mapping[str, Any]) -> str:
+    n = next(iter(runs.values()))["n"]
+    real = next(iter(runs.values()))["emotion_real"]
+    return (
+        f"{n['voices']} voices of {n['minutes']} minutes each. Emotions of real motion are "
+        f"recognised in {_number(real)} of the frames."
+    )
+
+
+def _table(headings: list[str], rows: Mapping[str, list[Any]]) -> str:
+    """A Markdown table."""
+    lines = [["", *(heading.strip() for heading in headings)], ["---"] * (len(headings) + 1)]
+    lines += [[name, *map(_number, values)] for name, values in rows.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " to ".join(map(_number, value))
+    return "-" if value is None or value != value else f"{value:.3g}"
+
+
+def _replace(path: Path, measured: str) -> None:
+    """Put `measured` between the page's marks, or at its end."""
+    page = path.read_text() if path.is_file() else "# The drift experiment\n"
+    before, _, rest = page.partition(BEGIN)
+    after = rest.partition(END)[2]
+    path.write_text(f"{before.rstrip()}\n\n{BEGIN}\n\n{measured}\n\n{END}\n{after.lstrip()}")
