@@ -35,6 +35,7 @@ def get_config(size: str = "full") -> ConfigDict:
             "centre": 0.05,
             "whiteness": 0.02,
             "truth": 1.0,
+            "emphasis": 4.0,
             "codec": 1.0,
             "least_copying": 0.3,
         }

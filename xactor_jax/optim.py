@@ -66,30 +66,33 @@ def frozen_mask(params: Any, frozen: Sequence[str]) -> Any:
     )
 
 
+def without_gradient(params: Any, frozen: Sequence[str]) -> Any:
+    """The same parameters, but no gradient of the `frozen` parts is computed; it is zero."""
+    return jax.tree.map(
+        lambda leaf, is_frozen: jax.lax.stop_gradient(leaf) if is_frozen else leaf,
+        params,
+        frozen_mask(params, frozen),
+    )
+
+
 def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optax chain and its learning rate, from `config.optimizer` and the number of steps.
 
     Fields: learning_rate, warmup_steps, schedule, weight_decay, b1, b2, clip_norm, frozen (parts
-    that keep their values to the last bit).
+    that keep their values to the last bit, once `without_gradient` has made their gradients zero).
     """
     schedule = learning_rate_schedule(
         config.schedule, config.learning_rate, config.warmup_steps, steps
     )
 
-    def is_frozen(params: Any) -> Any:
-        return frozen_mask(params, config.frozen)
-
     def decays(params: Any) -> Any:
         return jax.tree.map(
             lambda decays, frozen: decays and not frozen,
             weight_decay_mask(params),
-            is_frozen(params),
+            frozen_mask(params, config.frozen),
         )
 
-    # Zeroed first: a gradient that nothing reads is not computed, nor counted when clipping.
-    still = [optax.masked(optax.set_to_zero(), is_frozen)] if config.frozen else []
     chain = optax.chain(
-        *still,
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
             schedule,

@@ -33,7 +33,7 @@ from xactor_jax.checkpoint import Checkpoints, compare_shapes, load_weights
 from xactor_jax.data.pipeline import Batches, Source
 from xactor_jax.errors import InputError
 from xactor_jax.metrics import Recorder
-from xactor_jax.optim import make_optimizer, update_ema
+from xactor_jax.optim import make_optimizer, update_ema, without_gradient
 from xactor_jax.sharding import make_mesh, place, replicated, tensor_shardings
 from xactor_jax.state import TrainState, named_tensors
 
@@ -83,7 +83,7 @@ def make_step(
     task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Any
 ) -> Step:
     """The training step, to be traced by jit: (state, frozen, batch, key) -> (state, metrics)."""
-    gradients_of = averaged_gradients(task, config.optimizer.accumulate)
+    gradients_of = averaged_gradients(task, config.optimizer)
 
     def step(
         state: TrainState, frozen: Any, batch: Batch, key: PRNGKeyArray
@@ -100,13 +100,18 @@ def make_step(
     return step
 
 
-def averaged_gradients(task: Task, slices: int) -> Callable[..., tuple[Any, Metrics]]:
+def averaged_gradients(task: Task, optimizer: Any) -> Callable[..., tuple[Any, Metrics]]:
     """A function (params, frozen, batch, key) -> (gradients, metrics with "loss").
 
-    To save memory it takes the batch in `slices` parts, one after another, and averages: the same
-    as the whole batch at once for a loss that is a mean over rows.
+    To save memory it takes the batch in `optimizer.accumulate` parts, one after another, and
+    averages: the same as the whole batch at once for a loss that is a mean over rows.
     """
-    value_and_gradients = jax.value_and_grad(task.loss, has_aux=True)
+    slices = optimizer.accumulate
+
+    def loss_of(params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+        return task.loss(without_gradient(params, optimizer.frozen), frozen, batch, key)
+
+    value_and_gradients = jax.value_and_grad(loss_of, has_aux=True)
 
     def whole(params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray) -> tuple[Any, Metrics]:
         (loss, metrics), gradients = value_and_gradients(params, frozen, batch, key)

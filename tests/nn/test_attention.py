@@ -60,3 +60,45 @@ def test_softmax_of_half_precision_inputs_is_computed_in_full():
     out = attention(query, key, jnp.ones_like(key))
     assert out.dtype == jnp.bfloat16
     np.testing.assert_allclose(jax.device_get(out).astype(np.float32), 1.0, atol=2**-7)
+
+
+def memory_of(function, *arguments):
+    """Bytes that the compiled function needs besides its arguments and results."""
+    return jax.jit(function).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("queries", [60, 61])  # and a last block that is not full
+@pytest.mark.parametrize("mask_rows", [0, 1, None])
+def test_blocks_of_queries_see_what_all_see_at_once(queries, mask_rows, monkeypatch):
+    draw = np.random.default_rng(1)
+    query, key, value = (draw.normal(size=(2, n, 3, 4)) for n in (queries, 70, 70))
+    rows = queries if mask_rows is None else mask_rows
+    mask = draw.random((2, 1, rows, 70)) < 0.7 if rows else None
+    bias = draw.normal(size=(2, 3, queries, 70))
+
+    def loss(query, key, value, bias):
+        return jnp.sum(attention(query, key, value, mask, bias) ** 2)
+
+    whole = jax.value_and_grad(loss, argnums=(0, 1, 2, 3))
+    with jax.enable_x64(True):
+        expected = whole(query, key, value, bias)
+        monkeypatch.setattr("xactor_jax.nn.attention.SCORES", 2 * 3 * 70 * 7)
+        found = whole(query, key, value, bias)
+    # The same sums in float64.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), found, expected
+    )
+
+
+def test_memory_does_not_grow_with_the_square_of_the_tokens(monkeypatch):
+    monkeypatch.setattr("xactor_jax.nn.attention.SCORES", 2**16)
+
+    def loss(x):
+        return jnp.sum(attention(x, x, x) ** 2)
+
+    gradient = jax.grad(loss)
+    small, large = (np.zeros((1, n, 2, 8), np.float32) for n in (2048, 8192))
+    scores = 4 * 2 * 8192**2
+    assert memory_of(gradient, large) < scores / 50
+    # Four times the tokens: four times the features, and the scores of a block as before.
+    assert memory_of(gradient, large) < 4.5 * memory_of(gradient, small)

@@ -90,7 +90,13 @@ def test_only_clips_of_known_motion_teach_the_reading():
     read = (truth - mean) / deviation
     read[0] += 0.1
     read[1] += 7
-    known = np.array([True, False, True])
+    known, even = np.array([True, False, True]), np.ones(4, np.float32)
     # Squared errors of 0.01 and 0 of the two that count.
-    np.testing.assert_allclose(reading_error(read, truth, known, mean, deviation), 0.005, rtol=1e-4)
-    assert reading_error(read, truth, ~known & False, mean, deviation) == 0
+    error = reading_error(read, truth, known, mean, deviation, even)
+    np.testing.assert_allclose(error, 0.005, rtol=1e-4)
+    assert reading_error(read, truth, ~known & False, mean, deviation, even) == 0
+    # Of what counts four times as much as the rest, an error counts so.
+    read[0, :, 1:] -= 0.1
+    one = np.array([16, 4, 4, 4], np.float32) / 7
+    error = reading_error(read, truth, known, mean, deviation, one)
+    np.testing.assert_allclose(error, 0.01 * 16 / 7 / 4 / 2, rtol=1e-4)

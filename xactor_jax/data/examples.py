@@ -24,7 +24,8 @@ from xactor_jax.data.transforms import (
 from xactor_jax.data.windows import SOURCES, MixedWindows
 from xactor_jax.errors import InputError
 
-TRUTH = len(EXPRESSIONS) + 3  # expression coefficients, then yaw, pitch, roll
+TRUTH_NAMES = (*EXPRESSIONS, "yaw", "pitch", "roll")  # columns of `truth_of`
+TRUTH = len(TRUTH_NAMES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from xactor_jax.nn.attention import MultiHeadAttention, attention
 from xactor_jax.nn.embeddings import NoiseLevelEmbedding, rotate
 from xactor_jax.nn.layers import Linear
 from xactor_jax.nn.norms import layer_norm, modulate
+from xactor_jax.nn.repeated import repeated
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class MotionTransformerConfig:
     relative: bool = False  # latents are differences from the portrait's own latent
     direction: int = 0  # numbers a frame that tell the performer what to do; 0: cannot be told
     dtype: str = "float32"
+    scan: bool = False  # compile one block for all; see nn/repeated.py
+    rematerialise: bool = False  # compute blocks again in the backward pass, to save memory
 
     @property
     def full_sequence(self) -> bool:
@@ -212,11 +215,16 @@ class MotionTransformer(nnx.Module):
         frame = positions - jnp.min(positions, axis=1, keepdims=True)
         place = jnp.arange(audio.shape[1]) - frame[:, :, None]
         place = jnp.clip(place, 0, 2 * c.audio_window)
-        made = []
-        for n, block in enumerate(self.blocks):
-            before = None if past is None else (past.keys[n], past.values[n])
-            x, own = block(x, condition, positions, mask, heard, audio_mask, place, before)
-            made.append(own)
+        x, made = repeated(
+            lambda block, x, before: block(
+                x, condition, positions, mask, heard, audio_mask, place, before
+            ),
+            self.blocks,
+            x,
+            None if past is None else [*zip(past.keys, past.values, strict=True)],
+            scan=c.scan,
+            rematerialise=c.rematerialise,
+        )
         return x, condition, made
 
 

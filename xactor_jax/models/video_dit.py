@@ -24,6 +24,7 @@ from xactor_jax.nn.embeddings import NoiseLevelEmbedding, interleaved_positions,
 from xactor_jax.nn.layers import Linear
 from xactor_jax.nn.norms import layer_norm, modulate
 from xactor_jax.nn.patches import from_patches, to_patches
+from xactor_jax.nn.repeated import repeated
 
 _FREQUENCIES = 256  # of the noise level
 
@@ -46,6 +47,8 @@ class DiTConfig:
     temporal: bool = False
     max_frames: int = 32
     dtype: str = "float32"
+    scan: bool = False  # compile one block for all; see nn/repeated.py
+    rematerialise: bool = False  # compute blocks again in the backward pass, to save memory
 
     def __post_init__(self):
         if self.width % self.heads or self.width % 4:
@@ -92,11 +95,14 @@ class DiT(nnx.Module):
         image_token = None if image_token is None else of_frame(image_token)
         motion = None if motion is None else rearrange(motion, "b t n d -> (b t) n d")
         seen = None if reference_seen is None else of_frame(reference_seen)
-        made = []
-        for n, block in enumerate(self.blocks):
-            shared = None if reference is None else reference[n]
-            x, tokens = block(x, condition, image_token, motion, shared, seen, t)
-            made.append(tokens)
+        x, made = repeated(
+            lambda block, x, shared: block(x, condition, image_token, motion, shared, seen, t),
+            self.blocks,
+            x,
+            reference,
+            scan=self.config.scan,
+            rematerialise=self.config.rematerialise,
+        )
         if self.norm_out is None or self.modulation_out is None or self.patch_out is None:
             return None, made
         shift, scale = jnp.split(self.modulation_out(condition), 2, axis=-1)

@@ -13,6 +13,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 from flax import nnx
@@ -45,6 +46,7 @@ class UNetConfig:
     temporal: bool = False
     max_frames: int = 32
     dtype: str = "float32"
+    rematerialise: bool = False  # compute layers again in the backward pass, to save memory
 
 
 class Layer(nnx.Module):
@@ -73,12 +75,14 @@ class Layer(nnx.Module):
         self.motion = module(key_width=c.motion_token) if c.motion_token else None
         self.temporal = module(max_frames=c.max_frames) if c.temporal else None
 
-    def __call__(self, x: Float[Array, "bt h w c"], run: Run) -> Float[Array, "bt h w d"]:
-        x = self.resnet(x, run.embedding)
+    def __call__(
+        self, x: Float[Array, "bt h w c"], run: Run, shared: Shared | None
+    ) -> tuple[Float[Array, "bt h w d"], Float[Array, "bt n d"] | None]:
+        """The layer's output and, if it attends, its normalised tokens."""
+        x, tokens = self.resnet(x, run.embedding), None
         if self.attention is not None:
-            x, tokens = self.attention(x, run.image_token, run.next_reference(), run.seen)
-            run.tokens.append(tokens)
-        return self.modules(x, run)
+            x, tokens = self.attention(x, run.image_token, shared, run.seen)
+        return self.modules(x, run), tokens
 
     def modules(self, x: Float[Array, "bt h w c"], run: Run) -> Float[Array, "bt h w c"]:
         if self.motion is None and self.temporal is None:
@@ -94,14 +98,24 @@ class Layer(nnx.Module):
 class Run:
     """What one forward pass hands from layer to layer."""
 
-    def __init__(self, frames, embedding, image_token, motion, reference, seen):
+    def __init__(
+        self, frames, embedding, image_token, motion, reference, seen, rematerialise=False
+    ):
         self.frames, self.embedding = frames, embedding
         self.image_token, self.motion, self.seen = image_token, motion, seen
+        self.rematerialise = rematerialise
         self.tokens: list[Float[Array, "bt n c"]] = []
         self._reference: Iterator | None = None if reference is None else iter(reference)
 
-    def next_reference(self) -> Shared | None:
-        return None if self._reference is None else next(self._reference)
+    def through(self, layer: Layer, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w d"]:
+        shared = None
+        if layer.attention is not None and self._reference is not None:
+            shared = next(self._reference)
+        call = functools.partial(layer, run=self, shared=shared)
+        x, tokens = (jax.checkpoint(call) if self.rematerialise else call)(x)
+        if tokens is not None:
+            self.tokens.append(tokens)
+        return x
 
 
 class UNet(nnx.Module):
@@ -200,6 +214,7 @@ class UNet(nnx.Module):
             motion,
             reference,
             None if reference_seen is None else repeat(reference_seen, "b -> (b t)", t=t),
+            self.config.rematerialise,
         )
         x = self._body(rearrange(latents, "b t h w c -> (b t) h w c"), run)
         if self.norm_out is None or self.conv_out is None:
@@ -222,15 +237,15 @@ class UNet(nnx.Module):
         skips = [x]
         for level, layers in enumerate(self.down):
             for layer in layers:
-                x = layer(x, run)
+                x = run.through(layer, x)
                 skips.append(x)
             if level < len(self.downsamplers):
                 x = self.downsamplers[level](x)
                 skips.append(x)
-        x = self.mid_resnet(self.mid(x, run), run.embedding)
+        x = self.mid_resnet(run.through(self.mid, x), run.embedding)
         for level, layers in enumerate(self.up):
             for layer in layers:
-                x = layer(jnp.concatenate([x, skips.pop()], axis=-1), run)
+                x = run.through(layer, jnp.concatenate([x, skips.pop()], axis=-1))
             if level < len(self.upsamplers):
                 x = self.upsamplers[level](upsample(x))
         return x

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from xactor_jax.nn.layers import Linear, initial_kernel
 
 KeysAndValues = tuple[Float[Array, "b k heads d"], Float[Array, "b k heads d"]]
+
+
+SCORES = 2**24  # at most so many scores are held at once on each device; 64 MB in fp32
 
 
 def attention(
@@ -21,9 +29,53 @@ def attention(
 ) -> Float[Array, "b q heads d"]:
     """Scaled dot-product attention; where the mask is False nothing is seen. Softmax in fp32.
 
-    A bias is added to the scores.
+    A bias is added to the scores. Queries are taken in blocks, one after another, so that no more
+    than `SCORES` scores exist at a time (or those of a single query): memory grows with the number
+    of tokens and not with its square (Rabe and Staats, arXiv 2112.05682), in training too.
     """
-    return jax.nn.dot_product_attention(query, key, value, bias, mask)
+    q, device_count = query.shape[1], jax.device_count()
+    query, key, value = (rearrange(x, "b n heads d -> b heads n d") for x in (query, key, value))
+    of_one_query = math.prod(query.shape[:2]) * key.shape[2]
+    blocks = -(-q // max(1, SCORES * device_count // of_one_query))
+    if blocks == 1:
+        return rearrange(_seen(query, key, value, mask, bias), "b heads n d -> b n heads d")
+    rows = -(-q // blocks)
+    pad = functools.partial(_padded, rows=rows * blocks)
+    query, mask, bias = pad(query), pad(mask), pad(bias)
+
+    @jax.checkpoint
+    def block(number: Int[Array, ""]) -> Float[Array, "b heads rows d"]:
+        part = functools.partial(_rows, start=number * rows, count=rows)
+        return _seen(part(query), key, value, part(mask), part(bias))
+
+    parts = jax.lax.map(block, jnp.arange(blocks))
+    return rearrange(parts, "blocks b heads rows d -> b (blocks rows) heads d")[:, :q]
+
+
+def _seen(query, key, value, mask, bias) -> Float[Array, "b heads q d"]:
+    """Attention, its arguments with heads before tokens."""
+    precise = jnp.promote_types(query.dtype, jnp.float32)
+    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=precise)
+    scores = scores * query.shape[-1] ** -0.5
+    if bias is not None:
+        scores = scores + bias.astype(precise)
+    if mask is not None:  # finite, so that a query that sees nothing is no NaN
+        scores = jnp.where(mask, scores, 0.7 * jnp.finfo(precise).min)
+    return jnp.einsum("bhqk,bhkd->bhqd", jax.nn.softmax(scores).astype(value.dtype), value)
+
+
+def _padded(x: Any, rows: int) -> Any:
+    """With so many query rows; as it is where all queries share one."""
+    if x is None or x.shape[2] == 1:
+        return x
+    return jnp.pad(x, [(0, 0), (0, 0), (0, rows - x.shape[2]), (0, 0)])
+
+
+def _rows(x: Any, start: Int[Array, ""], count: int) -> Any:
+    """Some of the query rows, likewise."""
+    if x is None or x.shape[2] == 1:
+        return x
+    return jax.lax.dynamic_slice_in_dim(x, start, count, axis=2)
 
 
 class MultiHeadAttention(nnx.Module):

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from xactor_jax.checkpoint import load_weights, save_weights
 from xactor_jax.config import build
-from xactor_jax.data.examples import TRUTH, FaceExampleConfig, FaceExamples
+from xactor_jax.data.examples import TRUTH, TRUTH_NAMES, FaceExampleConfig, FaceExamples
 from xactor_jax.diffusion.noise_levels import logit_normal
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation.pictures import mouth_weights, to_signed
@@ -52,6 +52,7 @@ from xactor_jax.tasks.reenactment import (
 Batch = dict[str, jax.Array]
 
 FACE_BOX = (0.5, 0.5, 1 / 1.1)  # head box of a coarse crop
+SINGLE = ("yaw", "pitch", "roll", "jawOpen")  # one number each; of the brows there are six
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ class AutoencoderLoss:
     centre: float = 0.0  # weight of the squared mean latent of footage, and of actors
     whiteness: float = 0.0  # weight of the latents' covariance against the identity
     truth: float = 0.0  # weight of reading the actors' expression and head pose off the latent
+    emphasis: float = 1.0  # of the head's angles and the jaw against the rest of that truth
     picture: float = 0.0  # weight of the squared error of decoded frames, detail included
     moved: float = 0.0  # weight of the moved reference's own error, at several scales
     codec: float = 1.0  # weight of the codec's own reconstruction
@@ -105,7 +107,7 @@ class AutoencoderTask:
         self.graph = nnx.split(abstract(self._models), nnx.Param, ...)[0]
         mean, deviation = self.examples.truth_statistics(64)
         self.frozen = {
-            "truth": {"mean": mean, "deviation": deviation},
+            "truth": {"mean": mean, "deviation": deviation, "weight": self._truth_weights()},
             **self._measure(config.initial_weights),
         }
 
@@ -118,6 +120,11 @@ class AutoencoderTask:
                 self.decoder.latent, TRUTH, kernel_init=nnx.initializers.zeros, rngs=rngs
             ),
         )
+
+    def _truth_weights(self) -> np.ndarray:
+        """How much each number of the truth counts; mean 1."""
+        weights = np.where(np.isin(TRUTH_NAMES, SINGLE), self.weights.emphasis, 1)
+        return (weights / weights.mean()).astype(np.float32)
 
     def _measure(self, initial_weights: str) -> dict[str, Any]:
         """The codec's basis, and what copying the reference misses in footage and in actors."""
@@ -245,7 +252,7 @@ class AutoencoderTask:
         return losses, jnp.mean((sample - target) ** 2) / copying
 
     def _codec_loss(self, renderer: Renderer, batch: Batch, key: PRNGKeyArray) -> Float[Array, ""]:
-        pictures = to_signed(rearrange(batch["target"], "b t h w c -> (b t) h w c"))
+        pictures = to_signed(batch["target"][:, 0])
         latents = jax.lax.stop_gradient(renderer.codec.encode(pictures))
         rough = latents + 0.05 * jax.random.normal(key, latents.shape)
         return jnp.mean((renderer.codec.decode(rough) - pictures) ** 2)

@@ -108,9 +108,10 @@ def reading_error(
     known: Bool[Array, " b"],
     mean: Float[Array, " m"],
     deviation: Float[Array, " m"],
+    weight: Float[Array, " m"],
 ) -> Float[Array, ""]:
-    """Mean squared error of the standardised truth, over the examples where it is known."""
-    error = jnp.mean((read - (truth - mean) / deviation) ** 2, axis=(1, 2))
+    """Weighted mean squared error of the standardised truth, over examples where it is known."""
+    error = jnp.mean(weight * (read - (truth - mean) / deviation) ** 2, axis=(1, 2))
     return jnp.sum(known * error) / jnp.maximum(jnp.sum(known), 1)
 
 
