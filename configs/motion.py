@@ -35,6 +35,8 @@ def get_config(size: str = "full") -> ConfigDict:
             "context": 250,
             "audio_window": 2,
             "relative": False,
+            "scan": True,
+            "rematerialise": True,
         }
     )
     config.flow = ConfigDict({"prediction": "velocity", "floor": 0.05})
@@ -76,6 +78,8 @@ def get_config(size: str = "full") -> ConfigDict:
                 "chunk": 5,
                 "context": 70,  # just under the three seconds of a GRID clip
                 "audio_window": 4,  # a mel frame has no context of its own
+                "scan": False,
+                "rematerialise": False,
                 "relative": True,  # one person's footage cannot teach what is a person's own
             }
         )

@@ -19,7 +19,7 @@ def renderer(size: str) -> dict[str, Any]:
     """
     fields = _renderer(size.removesuffix("_dit"))
     if size == "full_dit":
-        fields["denoiser"] = {"kind": "dit"}
+        fields["denoiser"] = {"kind": "dit", "scan": True, "rematerialise": True}
     elif size == "tiny_dit":
         fields["denoiser"] = {
             "kind": "dit",
@@ -39,7 +39,10 @@ def _renderer(size: str) -> dict[str, Any]:
             "image_size": 512,
             "view_scale": 2.0,
             "encoder": {"norm": "group"},  # the released encoder's stored statistics cannot train
-            "denoiser": {"image_token": 0},  # the released networks also see a CLIP embedding
+            "denoiser": {
+                "image_token": 0,  # the released networks also see a CLIP embedding
+                "rematerialise": True,
+            },
             "sampling": {"steps": 10, "motion_guidance": 2.5},
         }
     return {

@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.renderer import RENDERERS, renderer
-from xactor_jax.config import build
+from xactor_jax.config import build, released
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.models.renderer import RendererConfig
 from xactor_jax.models.video_dit import DiTConfig
@@ -39,6 +39,14 @@ def test_a_dataclass_is_taken_as_it_is():
 def test_its_own_fields_build_it_again():
     config = RendererConfig(flow=Flow(prediction="sample"))
     assert build(RendererConfig, dataclasses.asdict(config)) == config
+
+
+def test_weights_files_do_not_say_how_training_saved_memory():
+    config = RendererConfig(denoiser=DiTConfig(depth=3, scan=True, rematerialise=True))
+    fields = released(config)
+    assert build(RendererConfig, fields) == RendererConfig(denoiser=DiTConfig(depth=3))
+    assert fields["denoiser"]["kind"] == "dit"
+    assert "scan" not in fields["denoiser"]
 
 
 @pytest.mark.parametrize("values", [{"nmae": "y"}, {"inner": {"size": (1,)}}])

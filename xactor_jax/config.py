@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+TRAINING_ONLY = ("scan", "rematerialise")  # how blocks are computed; see nn/repeated.py
+
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
     """An instance of the dataclass `cls`, nested dataclasses and tuples included.
@@ -27,6 +29,16 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
             value = tuple(value)
         fields[name] = value
     return cls(**fields)
+
+
+def released(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass as a weights file holds them: without what only training needs."""
+    return {
+        field.name: released(value) if dataclasses.is_dataclass(value) else value
+        for field in dataclasses.fields(config)
+        if field.name not in TRAINING_ONLY
+        for value in (getattr(config, field.name),)
+    }
 
 
 def _dataclass(hint: Any, values: Mapping[str, Any]) -> Any:

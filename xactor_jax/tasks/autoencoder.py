@@ -22,7 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from xactor_jax.checkpoint import load_weights, save_weights
-from xactor_jax.config import build
+from xactor_jax.config import build, released
 from xactor_jax.data.examples import TRUTH, TRUTH_NAMES, FaceExampleConfig, FaceExamples
 from xactor_jax.diffusion.noise_levels import logit_normal
 from xactor_jax.errors import InputError
@@ -314,5 +314,5 @@ class AutoencoderTask:
             "params": params,
             "statistics": {"codec": frozen["codec"]},
         }
-        metadata = {"kind": "renderer", "renderer": dataclasses.asdict(self.renderer)}
+        metadata = {"kind": "renderer", "renderer": released(self.renderer)}
         save_weights(path, weights, metadata, self.weights_dtype)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from xactor_jax.acting import perform
 from xactor_jax.checkpoint import save_weights
-from xactor_jax.config import build
+from xactor_jax.config import build, released
 from xactor_jax.data.audio_features import MelConfig
 from xactor_jax.data.direction import WIDTH
 from xactor_jax.data.latents import MotionExamples, Track, cached_tracks
@@ -273,7 +273,7 @@ class MotionTask:
         metadata = {
             "kind": "motion",
             "encoder": self.encoder,
-            "motion": dataclasses.asdict(self.config),
+            "motion": released(self.config),
             "mel": dataclasses.asdict(self.mel),
             "flow": dataclasses.asdict(self.flow),
             "sampling": dataclasses.asdict(self.sampling),

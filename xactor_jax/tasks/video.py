@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from xactor_jax.checkpoint import config_of, load_kind, save_weights
-from xactor_jax.config import build
+from xactor_jax.config import build, released
 from xactor_jax.data.examples import FaceExampleConfig, FaceExamples
 from xactor_jax.diffusion.noise_levels import logit_normal
 from xactor_jax.errors import InputError
@@ -141,7 +141,7 @@ class VideoTask:
             "params": {"renderer": join(frozen["params"], params)},
             "statistics": frozen["statistics"],
         }
-        metadata = {"kind": "renderer", "renderer": dataclasses.asdict(self.renderer)}
+        metadata = {"kind": "renderer", "renderer": released(self.renderer)}
         save_weights(path, weights, metadata, self.weights_dtype)
 
 
