@@ -155,7 +155,7 @@ class XNemoRenderer:
         encoder = self._networks["motion_encoder"]
         seen = _see(self._networks, self._codec, jnp.asarray(portrait), jnp.asarray(crop))
         tokens = np.stack(list(in_batches(lambda batch: _fuse(encoder, batch), motion)))
-        reenactment = Reenactment(steps=sampling.steps, guidance=sampling.motion_guidance)
+        reenactment = Reenactment.of(sampling.steps, sampling.motion_guidance)
         conditions = Conditions(
             motion=jnp.asarray(tokens)[None],
             reference_seen=jnp.ones(1, bool),

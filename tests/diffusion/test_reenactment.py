@@ -156,3 +156,12 @@ def test_blur_equals_a_mirrored_convolution():
 def test_an_unknown_spacing_is_named():
     with pytest.raises(ValueError, match="'linear'"):
         Reenactment(spacing="linear")
+
+
+def test_few_steps_begin_at_pure_noise_and_do_not_wrap_around():
+    assert Reenactment.of(35, 2.5) == Reenactment()
+    few = Reenactment.of(8, 1.0)
+    # Of 1000 timesteps; the published 35 begin at 953.
+    np.testing.assert_allclose(few.levels[0], 0.999, atol=1e-6)
+    for windows in few.windows(60, jax.random.key(0)):
+        assert all(np.all(np.diff(window) == 1) for window in windows)

@@ -34,7 +34,7 @@ class Reenactment:
     """How a video is sampled; the defaults are the published ones.
 
     For production, few steps want `spacing="trailing"`, and a video that does not loop wants
-    `circular=False`.
+    `circular=False`; `Reenactment.of` chooses them.
     """
 
     process: DDPM = DDPM()
@@ -48,6 +48,20 @@ class Reenactment:
     def __post_init__(self):
         if self.spacing not in _SPACINGS:
             raise ValueError(f"spacing must be one of {tuple(_SPACINGS)}, not {self.spacing!r}")
+
+    @classmethod
+    def of(cls, steps: int, guidance: float) -> Reenactment:
+        """As published at the published number of steps or more; with fewer, what suits them.
+
+        Leading steps stop short of pure noise, and the fewer they are the more is missing.
+        """
+        few = steps < cls.steps
+        return cls(
+            steps=steps,
+            guidance=guidance,
+            spacing="trailing" if few else "leading",
+            circular=not few,
+        )
 
     @property
     def levels(self) -> Float[Array, " steps+1"]:
