@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from configs.motion import get_config
 from xactor_jax.acting import Acting, LiveActing
-from xactor_jax.command import Parser, keep_compiled, run
+from xactor_jax.command import Parser, run, start_up
 from xactor_jax.config import build
 from xactor_jax.data.audio_features import MelConfig
 from xactor_jax.data.shards import FRAME_RATE
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=5, help="chunks timed, after a full context")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of it")
     chosen = parser.parse_args(sys.argv[1:])
-    keep_compiled()
+    start_up()
     config = get_config(chosen.size)
     mel = build(MelConfig, config.mel.to_dict())
     sizes = {"full": {}, "tiny": {"latent": 32, "audio": mel.width}}[chosen.size]

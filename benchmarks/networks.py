@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from xactor_jax.command import Parser, run
+from xactor_jax.command import Parser, keep_memory, run
 from xactor_jax.errors import InputError
 from xactor_jax.models.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from xactor_jax.models.motion_encoder import MotionEncoder, MotionEncoderConfig
@@ -78,6 +78,7 @@ def with_weights(make: Callable[[nnx.Rngs], Any], call: Callable[..., Any], *inp
 
 def ours(network: str, size: str) -> Any:
     """(number of parameters, seconds to compile, the call) of a network of this package."""
+    keep_memory()  # as every command does
     s = SIZES[size]
     draw = np.random.default_rng(1)
 

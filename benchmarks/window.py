@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.networks import SIZES, attention_maps
-from xactor_jax.command import Parser, keep_compiled, run
+from xactor_jax.command import Parser, run, start_up
 from xactor_jax.models.video_unet import UNet, UNetConfig
 from xactor_jax.nn.layers import abstract
 
@@ -89,7 +89,7 @@ def main() -> None:
     )
     parser.add_argument("--peak_teraflops", type=float, help="of the accelerator, to compare with")
     chosen = parser.parse_args(sys.argv[1:])
-    keep_compiled()
+    start_up()
     found = measure(chosen.size, chosen.frames, chosen.steps, chosen.repeats, chosen.dtype)
     if chosen.peak_teraflops:
         found["share_of_peak"] = found["teraflops"] / chosen.peak_teraflops

@@ -25,6 +25,7 @@ def get_config(size: str = "full") -> ConfigDict:
     config.steps, config.batch_size = 400_000, 256
     config.optimizer.update({"learning_rate": 1e-4, "warmup_steps": 5_000, "weight_decay": 1e-3})
     config.mel = ConfigDict({"bands": 40, "hops": 4})
+    config.wav2vec2 = ""  # weights of a converted one, to hear by it and not by mel features
     config.motion = ConfigDict(
         {
             "width": 1024,

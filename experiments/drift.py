@@ -20,7 +20,7 @@ from typing import Any
 
 from configs.drift import AFTER_MIXTURE, get_config
 from experiments.drift_report import write_report
-from xactor_jax.command import Parser, keep_compiled, run
+from xactor_jax.command import Parser, run, start_up
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation.drift_bench import (
     DriftBench,
@@ -156,7 +156,7 @@ def read_results(path: Path) -> dict[str, Any]:
 def main() -> None:
     """Train and measure what is missing, and write the report after every run."""
     chosen = flags(sys.argv[1:])
-    keep_compiled()
+    start_up()
     folder, renderer = Path(chosen.output), PortraitRenderer(Path(chosen.renderer))
     folder.mkdir(parents=True, exist_ok=True)
     results, bench = read_results(folder / "drift.json"), None

@@ -5,6 +5,7 @@ everywhere, so that layers which start at zero take part too.
 """
 
 import copy
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,12 +13,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
 from media.drawn import drawn_face
 from ml_collections import ConfigDict
+from models.random_weights import with_random_weights
 
 from configs import autoencoder, motion, video
+from xactor_jax.checkpoint import save_weights
 from xactor_jax.data.shards import Clip, encode_frame, write_shards
+from xactor_jax.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config
 from xactor_jax.tasks import make_task
 
 VIEW, LENGTH = 48, 52
@@ -173,6 +178,25 @@ def video_config(factory, renderer: Path, **changes) -> ConfigDict:
     config.batch_size = 2
     config.update_from_flattened_dict(changes)
     return config.lock()
+
+
+WAV2VEC2 = Wav2Vec2Config(
+    conv_channels=8,
+    width=16,
+    layers=2,
+    heads=2,
+    feed_forward=16,
+    position_kernel=4,
+    position_groups=2,
+)
+
+
+def wav2vec2_file(path: Path, seed: int = 0) -> Wav2Vec2:
+    """Writes a small random wav2vec2 as the converter would; returns the network."""
+    network = with_random_weights(lambda rngs: Wav2Vec2(WAV2VEC2, rngs=rngs), seed)
+    weights = {"params": nnx.to_pure_dict(nnx.state(network))}
+    save_weights(path, weights, {"kind": "wav2vec2", "wav2vec2": dataclasses.asdict(WAV2VEC2)})
+    return network
 
 
 def random_weights(task, seed: int):

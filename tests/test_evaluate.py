@@ -48,7 +48,7 @@ def test_a_missing_checkpoint_is_named(tmp_path):
 def test_a_run_prints_a_table_and_leaves_results_and_plots(tmp_path, monkeypatch, capsys):
     write_shards(tmp_path / "actors", {"test": actors(6)})
     monkeypatch.setattr(evaluate, "PortraitRenderer", lambda path: FlatRenderer())
-    monkeypatch.setattr(evaluate, "keep_compiled", lambda: None)
+    monkeypatch.setattr(evaluate, "start_up", lambda: None)
     output = tmp_path / "results"
     arguments = [f"--checkpoint={tmp_path}", f"--actors={tmp_path / 'actors'}", "--only=identity"]
     monkeypatch.setattr(sys, "argv", ["evaluate", *arguments, f"--output={output}"])

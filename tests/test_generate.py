@@ -124,7 +124,7 @@ def test_frames_come_before_all_motion_is_made(weights, monkeypatch):
         return next_chunk(*arguments)
 
     monkeypatch.setattr(MotionSampler, "next_chunk", counted)
-    features = np.zeros((100_000, sampler.mel.width), np.float32)  # over an hour
+    features = np.zeros((100_000, sampler.hearing.width), np.float32)  # over an hour
     frames = perform(
         portrait_of(drawn_face(), "face", renderer),
         features,

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from xactor_jax.data.audio_features import FeatureStream
 from xactor_jax.data.direction import Rows
 from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE
 from xactor_jax.diffusion.rollout import Rollout
@@ -223,7 +222,7 @@ class LiveActing:
 
     def __init__(self, acting: Acting, gain: float):
         self.acting = acting
-        self.features = FeatureStream(acting.sampler.mel, gain)
+        self.features = acting.sampler.hearing.stream(gain)
 
     @property
     def look_ahead(self) -> float:

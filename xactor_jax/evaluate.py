@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from xactor_jax.command import Parser, keep_compiled, run
+from xactor_jax.command import Parser, run, start_up
+from xactor_jax.data.audio_features import MelConfig
 from xactor_jax.data.shards import SAMPLES_PER_FRAME, open_shards
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation import (
@@ -164,7 +165,7 @@ class Evaluation:
     def motion(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Section `motion`."""
         assert self.sampler is not None
-        mel, scenes, openings = self.sampler.mel, self.scenes, self.openings
+        mel, scenes, openings = MelConfig(), self.scenes, self.openings
         ridge = motion.fit_ridge(
             *motion.heard_and_seen(
                 open_shards(self.chosen.footage, "train"),
@@ -238,7 +239,7 @@ class Evaluation:
 def main() -> None:
     """Evaluate what the flags say."""
     chosen = flags(sys.argv[1:])
-    keep_compiled()
+    start_up()
     evaluation = Evaluation(chosen)
     try:
         evaluation.folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from xactor_jax.acting import Acting
-from xactor_jax.command import Parser, keep_compiled, run
+from xactor_jax.command import Parser, run, start_up
 from xactor_jax.data.audio_features import audio_features
 from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.data.transforms import PLAIN, driving_picture, picture_of, picture_window
@@ -283,7 +283,7 @@ def acted(chosen: Namespace, stopwatch: Stopwatch) -> Performance:
     check_direction(chosen, sampler)
     frames = perform(
         portrait_of(image, chosen.image, renderer),
-        audio_features(speech, count, sampler.mel),
+        audio_features(speech, count, sampler.hearing),
         renderer,
         sampler,
         seed=chosen.seed,
@@ -332,7 +332,7 @@ def reenacted(chosen: Namespace, stopwatch: Stopwatch) -> Performance:
 def main() -> None:
     """Generate what the flags say."""
     chosen = flags(sys.argv[1:])
-    keep_compiled()
+    start_up()
     stopwatch = Stopwatch()
     made = (acted if chosen.driving is None else reenacted)(chosen, stopwatch)
     with (

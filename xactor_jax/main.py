@@ -13,7 +13,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from xactor_jax.command import keep_compiled, run
+from xactor_jax.command import run, start_up
 from xactor_jax.errors import InputError
 from xactor_jax.tasks import make_task
 from xactor_jax.train import train
@@ -45,7 +45,7 @@ def command(argv: list[str]) -> None:
     """Train what the flags say."""
     if DISTRIBUTED.value:
         jax.distributed.initialize()
-    keep_compiled()
+    start_up()
     config, workdir = CONFIG.value, Path(WORKDIR.value)
     step = train(config, make_task(config), workdir)
     if jax.process_index() == 0:

@@ -20,12 +20,15 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from xactor_jax.checkpoint import config_of, fitting_graph, load_kind
-from xactor_jax.data.audio_features import MelConfig
+from xactor_jax.config import build
+from xactor_jax.data.audio_features import Hearing, MelConfig
 from xactor_jax.data.direction import ALL_OF
+from xactor_jax.data.speech_features import SPEECH_FILE, SpeechModel, SpeechWindow
 from xactor_jax.diffusion.guidance import guided_by_each
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.rollout import Rollout
 from xactor_jax.diffusion.samplers import ChunkDenoiser, follow
+from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import (
     KeyValueCache,
     MotionTransformer,
@@ -100,14 +103,14 @@ class MotionSampler:
     def __init__(
         self,
         config: MotionTransformerConfig,
-        mel: MelConfig,
+        hearing: Hearing,
         flow: Flow,
         weights: Any,
         statistics: Mapping[str, Float[np.ndarray, " d"]],
         encoder: str = "",
         sampling: MotionSampling | None = None,
     ):
-        self.config, self.mel, self.flow, self.encoder = config, mel, flow, encoder
+        self.config, self.hearing, self.flow, self.encoder = config, hearing, flow, encoder
         self.sampling = sampling or MotionSampling()
         self.weights = jax.tree.map(jnp.asarray, weights)
         self.mean, self.spread, self.deviation = (
@@ -118,13 +121,13 @@ class MotionSampler:
 
     @classmethod
     def open(cls, path: Path) -> MotionSampler:
-        """The sampler that a weights file holds."""
+        """The sampler that a weights file holds, and the wav2vec2 beside it if it hears by one."""
         arrays, metadata = load_kind(path, "motion")
         config = config_of(path, metadata, "motion", MotionTransformerConfig)
         fitting_graph(path, lambda rngs: MotionTransformer(config, rngs=rngs), arrays["params"])
         return cls(
             config,
-            config_of(path, metadata, "mel", MelConfig),
+            _hearing(path, metadata),
             config_of(path, metadata, "flow", Flow),
             arrays["params"],
             arrays["statistics"],
@@ -278,6 +281,20 @@ class MotionSampler:
             without("emotion", direction, untold),
             flight.past,
         )
+
+
+def _hearing(path: Path, metadata: Mapping[str, Any]) -> Hearing:
+    """What the weights of a file learnt to hear by."""
+    if "speech" not in metadata:
+        return config_of(path, dict(metadata), "mel", MelConfig)
+    window = build(SpeechWindow, metadata["speech"]["window"])
+    model = SpeechModel(path.with_name(SPEECH_FILE), window)
+    if model.digest != metadata["speech"]["digest"]:
+        raise InputError(
+            f"{path}: trained with another wav2vec2 than the {SPEECH_FILE} beside it; put that of "
+            "its training there"
+        )
+    return model
 
 
 def heard_audio(

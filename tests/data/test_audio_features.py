@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from xactor_jax.data.audio_features import (
-    FeatureStream,
     MelConfig,
+    MelStream,
     audio_features,
     recording_gain,
 )
@@ -118,7 +118,7 @@ def test_they_are_those_of_the_whole_spectrogram(speech, config):
 @pytest.mark.parametrize("size", [1, 97, 640, 4000, 100_000])
 def test_speech_in_pieces_has_the_same_features_to_the_last_bit(speech, config, size):
     audio = speech[: 6 * FRAME - 123]
-    stream, parts = FeatureStream(config, recording_gain(np.pad(audio, (0, 123)))), []
+    stream, parts = MelStream(config, recording_gain(np.pad(audio, (0, 123)))), []
     for start in range(0, len(audio), size):
         parts.append(stream.push(audio[start : start + size]))
         heard = min(start + size, len(audio))

@@ -66,7 +66,7 @@ def readers():
 def test_the_obedient_follow_and_the_free_do_not(readers, monkeypatch):
     monkeypatch.setattr(direction, "Acting", Obedient)
     clips, done = [actor(n) for n in range(3)], []
-    sampler = SimpleNamespace(mel=MelConfig(bands=4, hops=1))
+    sampler = SimpleNamespace(hearing=MelConfig(bands=4, hops=1))
     found = direction.followed(
         clips, [np.zeros((FRAMES, 8))] * 3, sampler, MotionSampling(), readers, 0, done.append
     )

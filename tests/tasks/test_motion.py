@@ -5,7 +5,15 @@ import json
 import jax
 import numpy as np
 import pytest
-from small_models import clips, losses, motion_config, renderer_file, stopped_at, video_config
+from small_models import (
+    clips,
+    losses,
+    motion_config,
+    renderer_file,
+    stopped_at,
+    video_config,
+    wav2vec2_file,
+)
 from small_models import quick_compilation as quick_compilation
 
 from xactor_jax.data.latents import driving_crops
@@ -51,6 +59,29 @@ def test_a_stopped_training_ends_at_the_same_bits(config, task, trained, tmp_pat
     np.testing.assert_array_equal(losses(workdir), losses(trained))
 
 
+def test_performers_can_hear_by_a_converted_wav2vec2(tmp_path_factory, tmp_path):
+    renderer, speech = renderer_file(tmp_path_factory), tmp_path / "wav2vec2.safetensors"
+    wav2vec2_file(speech)
+    told = {"wav2vec2": str(speech), "steps": 3, "save_every": 3, "evaluate_every": 3}
+    with pytest.raises(InputError, match="band_shift and gain"):
+        make_task(motion_config(tmp_path_factory, renderer, **told))
+    told |= {"data.windows.band_shift": 0.0, "data.windows.gain": 0.0}
+    config = motion_config(tmp_path_factory, renderer, **told)
+    task = make_task(config)
+    assert train(config, task, tmp_path / "run") == 3
+
+    motion = (tmp_path / "run" / "model.safetensors").rename(tmp_path / "motion.safetensors")
+    sampler = MotionSampler.open(motion)
+    assert sampler.config.audio == sampler.hearing.width == 2 * 16
+    assert repr(sampler.hearing) == repr(task.hearing)
+    wav2vec2_file(speech, seed=1)
+    with pytest.raises(InputError, match="another wav2vec2"):
+        MotionSampler.open(motion)
+    speech.unlink()
+    with pytest.raises(InputError, match="convert wav2vec2"):
+        MotionSampler.open(motion)
+
+
 def test_held_out_clips_are_scored_and_shown(trained):
     last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
     for name in ("right", "wrong"):
@@ -63,7 +94,7 @@ def test_held_out_clips_are_scored_and_shown(trained):
 
 def test_the_weights_open_as_a_sampler(config, task, trained, tmp_path_factory):
     sampler = MotionSampler.open(trained / "model.safetensors")
-    assert (sampler.config, sampler.mel, sampler.flow) == (task.config, task.mel, task.flow)
+    assert (sampler.config, sampler.hearing, sampler.flow) == (task.config, task.hearing, task.flow)
     assert sampler.sampling == MotionSampling(**config.sampling)
     # The statistics are those of the training clips: both of footage, one of each actors' pair.
     renderer = PortraitRenderer(config.renderer)

@@ -1,8 +1,9 @@
-"""Speech as features, one vector a video frame."""
+"""Speech as features, one vector a video frame; mel here, wav2vec2's in speech_features.py."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 
 import librosa
 import numpy as np
@@ -11,6 +12,42 @@ from jaxtyping import Float
 from xactor_jax.data.shards import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 _PIECE = 1000 * SAMPLES_PER_FRAME  # of a recording, so that windows do not fill the memory
+
+
+class FeatureStream(Protocol):
+    """Features of 16 kHz mono speech that arrives in pieces of any size.
+
+    However it is cut, the features are the same to the last bit.
+    """
+
+    @property
+    def look_ahead(self) -> int:
+        """Samples after a frame's end that its features need; negative where fewer do."""
+        ...
+
+    def push(self, audio: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "n f"]:
+        """The features that these samples complete."""
+        ...
+
+    def finish(self) -> Float[np.ndarray, "n f"]:
+        """The rest, up to the frame in which the last sample lies; silence follows it."""
+        ...
+
+
+class Hearing(Protocol):
+    """A way to hear speech: `MelConfig`, or a `speech_features.SpeechModel`.
+
+    Its repr tells its features from those of others.
+    """
+
+    @property
+    def width(self) -> int:
+        """Features a frame."""
+        ...
+
+    def stream(self, gain: float) -> FeatureStream:
+        """A new stream; samples are multiplied by `gain`, the `recording_gain` of such speech."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,16 +65,13 @@ class MelConfig:
         """Features a frame."""
         return self.bands * self.hops
 
+    def stream(self, gain: float) -> MelStream:
+        """A new stream."""
+        return MelStream(self, gain)
 
-class FeatureStream:
-    """Features of 16 kHz mono speech that arrives in pieces of any size.
 
-    However it is cut, the features are the same to the last bit: each frame's are computed by
-    themselves, in arrays of one shape.
-
-    Args:
-      gain: what the samples are multiplied by; `recording_gain` of speech like this.
-    """
+class MelStream:
+    """Mel features; each frame's are computed by themselves, in arrays of one shape."""
 
     def __init__(self, config: MelConfig, gain: float):
         self.config, self.gain = config, np.float32(gain)
@@ -92,7 +126,7 @@ class FeatureStream:
 
 
 def audio_features(
-    audio: Float[np.ndarray, " samples"], frames: int, config: MelConfig
+    audio: Float[np.ndarray, " samples"], frames: int, hearing: Hearing
 ) -> Float[np.ndarray, "{frames} f"]:
     """16 kHz mono speech -> `frames` rows of features at 25 a second.
 
@@ -102,7 +136,7 @@ def audio_features(
     length = frames * SAMPLES_PER_FRAME
     padded = np.zeros(length, np.float32)
     padded[: min(length, len(audio))] = audio[:length]
-    stream = FeatureStream(config, recording_gain(padded))
+    stream = hearing.stream(recording_gain(padded))
     pieces = [stream.push(padded[start : start + _PIECE]) for start in range(0, length, _PIECE)]
     return np.concatenate([*pieces, stream.finish()])
 

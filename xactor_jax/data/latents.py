@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from xactor_jax.data.audio_features import MelConfig, audio_features
+from xactor_jax.data.audio_features import Hearing, audio_features
 from xactor_jax.data.direction import direction_of, thinned
 from xactor_jax.data.shards import Clip, Shards, audio_to_float, decode_frames, open_shards
 from xactor_jax.data.transforms import PLAIN, driving_picture
@@ -47,7 +47,7 @@ def driving_crops(clip: Clip, size: int) -> np.ndarray:
 
 
 def encode_clips(
-    folder: str, split: str, encode: Encode, crop_size: int, mel: MelConfig
+    folder: str, split: str, encode: Encode, crop_size: int, hearing: Hearing
 ) -> Iterator[Track]:
     """Encode every clip of a folder's split; of a motion with several renderings, the first."""
     shards = open_shards(folder, split)
@@ -59,18 +59,18 @@ def encode_clips(
             segments[header.clip].append(i)
     with progress(f"encoding {folder} ({split})", len(segments), "clips") as advance:
         for indices in segments.values():
-            yield _encode_clip(shards, indices, encode, crop_size, mel)
+            yield _encode_clip(shards, indices, encode, crop_size, hearing)
             advance(1)
 
 
 def _encode_clip(
-    shards: Shards, indices: Sequence[int], encode: Encode, crop_size: int, mel: MelConfig
+    shards: Shards, indices: Sequence[int], encode: Encode, crop_size: int, hearing: Hearing
 ) -> Track:
     parts = sorted((shards[i] for i in indices), key=lambda part: part.start)
     latents = np.concatenate([encode(driving_crops(part, crop_size)) for part in parts])
     audio = audio_to_float(np.concatenate([part.audio for part in parts]))
     first = parts[0]
-    features = audio_features(audio, len(latents), mel)
+    features = audio_features(audio, len(latents), hearing)
     direction = np.concatenate([direction_of(part) for part in parts])
     return Track(first.clip, first.source, first.identity, latents, features, direction)
 
@@ -82,7 +82,7 @@ def cached_tracks(
     split: str,
     encode: Encode,
     crop_size: int,
-    mel: MelConfig,
+    hearing: Hearing,
 ) -> list[Track]:
     """Tracks of all folders, encoded once for each encoder and kept in the folder `cache`.
 
@@ -93,11 +93,11 @@ def cached_tracks(
     for folder in folders:
         place = Path(folder).resolve()  # two folders may share their last name
         shards = sorted((f.name, f.stat().st_mtime_ns) for f in place.glob("*.array_record*"))
-        made_by = repr((_FORMAT, encoder, str(place), shards, crop_size, mel)).encode()
+        made_by = repr((_FORMAT, encoder, str(place), shards, crop_size, hearing)).encode()
         digest = hashlib.sha256(made_by).hexdigest()[:12]
         path = Path(cache) / f"{place.name}-{split}-{digest}.npz"
         if not path.is_file():
-            found = list(encode_clips(folder, split, encode, crop_size, mel))
+            found = list(encode_clips(folder, split, encode, crop_size, hearing))
             _save(path, found)
         tracks += _load(path)
     return tracks
@@ -196,6 +196,8 @@ class MotionExamples:
         self, audio: Float[np.ndarray, "a f"], rng: np.random.Generator
     ) -> Float[np.ndarray, "a f"]:
         """The same speech in another voice: bands shifted by a fraction, another level."""
+        if not self.band_shift and not self.gain:
+            return audio
         shift = self.band_shift * rng.uniform(-1, 1)
         columns = audio.reshape(-1, self.bands)
         source = np.clip(np.arange(self.bands) + shift, 0, self.bands - 1)

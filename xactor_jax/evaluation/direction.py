@@ -64,7 +64,7 @@ def followed(
     """
     shown: dict[str, list[tuple[Clip, Latents]]] = {}
     for clip, real in zip(clips, latents, strict=True):
-        audio = audio_features(audio_to_float(clip.audio), len(clip), sampler.mel)
+        audio = audio_features(audio_to_float(clip.audio), len(clip), sampler.hearing)
         for kind in ("free", *READ, "emotion"):
             told = None if kind == "free" else Truth.of(clip, kind)
             acting = Acting(

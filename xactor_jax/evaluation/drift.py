@@ -177,7 +177,7 @@ def act(
 ) -> Float[np.ndarray, "b t d"]:
     """Each voice acted by its portrait, a minute after the other."""
     features = np.stack(
-        [audio_features(audio_to_float(v.audio), len(v), sampler.mel) for v in voices]
+        [audio_features(audio_to_float(v.audio), len(v), sampler.hearing) for v in voices]
     )
     return perform(
         sampler,

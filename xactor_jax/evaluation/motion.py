@@ -56,7 +56,7 @@ def performer(
     def act(scene: Scene, audio: np.ndarray, frames: int) -> np.ndarray:
         performance = perform(
             Portrait(scene.pictures[0], scene.crops[0]),
-            audio_features(audio, frames, sampler.mel),
+            audio_features(audio, frames, sampler.hearing),
             renderer,
             sampler,
             seed=seed,

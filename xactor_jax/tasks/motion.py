@@ -19,6 +19,7 @@ from xactor_jax.config import build, released
 from xactor_jax.data.audio_features import MelConfig
 from xactor_jax.data.direction import WIDTH
 from xactor_jax.data.latents import MotionExamples, Track, cached_tracks
+from xactor_jax.data.speech_features import SpeechModel
 from xactor_jax.diffusion.noise_levels import (
     Forcing,
     Levels,
@@ -56,10 +57,10 @@ class MotionTask:
             raise InputError("config.renderer is empty; give the weights of an autoencoder")
         renderer = renderer_at(config.renderer)
         self.encoder = renderer.encoder
-        self.mel = build(MelConfig, config.mel.to_dict())
+        self.hearing = hearing_of(config)
         self.config = MotionTransformerConfig(
             latent=renderer.config.encoder.latent,
-            audio=self.mel.width,
+            audio=self.hearing.width,
             direction=WIDTH,
             **config.motion.to_dict(),
         )
@@ -73,7 +74,7 @@ class MotionTask:
             size = renderer.config.encoder.image_size
             cache, folders = config.data.cache, config.data.folders
             return cached_tracks(
-                cache, renderer.encoder, folders, split, renderer.encode, size, self.mel
+                cache, renderer.encoder, folders, split, renderer.encode, size, self.hearing
             )
 
         train = tracks("train")
@@ -82,7 +83,7 @@ class MotionTask:
             train,
             self.config.context,
             self.config.audio_window,
-            bands=self.mel.bands,
+            bands=config.mel.bands,
             **config.data.windows.to_dict(),
         )
         self.held_out = [track for track in tracks("test") if len(track.latents) >= 50]
@@ -227,7 +228,7 @@ class MotionTask:
         self, params: Any, tracks: list[Track], heard: list[Track], key: PRNGKeyArray
     ) -> np.ndarray:
         """Latents (n, t, d) acted to the audio of `heard`, each from its track's first frame."""
-        sampler = MotionSampler(self.config, self.mel, self.flow, params, self.frozen)
+        sampler = MotionSampler(self.config, self.hearing, self.flow, params, self.frozen)
         first = np.stack([track.latents[0] for track in tracks])
         length = min(len(t.latents) for t in [*tracks, *heard])
         audio = np.stack([track.audio[:length] for track in heard])
@@ -274,12 +275,31 @@ class MotionTask:
             "kind": "motion",
             "encoder": self.encoder,
             "motion": released(self.config),
-            "mel": dataclasses.asdict(self.mel),
+            **description(self.hearing),
             "flow": dataclasses.asdict(self.flow),
             "sampling": dataclasses.asdict(self.sampling),
         }
         weights = {"params": params, "statistics": frozen}
         save_weights(path, weights, metadata, self.weights_dtype)
+
+
+def hearing_of(config: Any) -> MelConfig | SpeechModel:
+    """How the performers hear. Raises InputError for settings that fit mel features alone."""
+    if not config.wav2vec2:
+        return build(MelConfig, config.mel.to_dict())
+    if config.data.windows.band_shift or config.data.windows.gain:
+        raise InputError(
+            "config.data.windows.band_shift and gain change mel features; set both to 0 to hear "
+            "by config.wav2vec2"
+        )
+    return SpeechModel(Path(config.wav2vec2))
+
+
+def description(hearing: MelConfig | SpeechModel) -> dict[str, Any]:
+    """What a weights file says of it."""
+    if isinstance(hearing, MelConfig):
+        return {"mel": dataclasses.asdict(hearing)}
+    return {"speech": {"digest": hearing.digest, "window": dataclasses.asdict(hearing.window)}}
 
 
 def statistics(tracks: list[Track]) -> dict[str, Float[np.ndarray, " d"]]:
