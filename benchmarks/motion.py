@@ -1,15 +1,18 @@
-"""Time and latency of acting: kept keys and values against the whole context for every step.
+"""Time and latency of acting, against torch and against the whole context in every pass.
 
 python -m benchmarks.motion --size=full
 
-Both act the same chunks with the audio's guidance, in turns and in one process, after the context
-is full. Weights are random. A real-time factor below 1 is faster than real time.
+All ways act the same chunks with the audio's guidance, one way after the other in one process. How
+full the context is makes no difference: arrays have its size from the start. Weights are random.
+The torch baseline (benchmarks/torch_motion.py) needs the extra `parity`. A real-time factor below 1
+is faster than real time.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +27,7 @@ from jaxtyping import Array, Float
 from configs.motion import get_config
 from xactor_jax.acting import Acting, LiveActing
 from xactor_jax.command import Parser, run, start_up
-from xactor_jax.config import build
+from xactor_jax.config import build, released
 from xactor_jax.data.audio_features import MelConfig
 from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.diffusion.guidance import guided
@@ -110,44 +113,63 @@ def recomputed(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
     return functools.partial(compute, sampler.weights), empty
 
 
+def by_torch(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
+    """As torch acts; and an empty past. Raises ImportError where it is not installed."""
+    import torch
+
+    from benchmarks.torch_motion import Performer, with_weights
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    c, rollout = sampler.config, sampler.plan(MotionSampling(steps=steps)).rollout
+    network = with_weights(c, sampler.weights).to(getattr(torch, c.dtype))
+    act = Performer(network, steps, GUIDANCE, rollout.history, rollout.history_level)
+
+    def step(past, audio, noise):
+        audio = torch.from_numpy(audio[:, -c.chunk - 2 * c.audio_window :])
+        chunk, past = act(past, audio.to(act.dtype), torch.from_numpy(noise).to(act.dtype))
+        return chunk.float().numpy(), past
+
+    return step, act.empty()
+
+
 def measure(
     config: MotionTransformerConfig, mel: MelConfig, steps: int, chunks: int
 ) -> dict[str, float]:
-    """Seconds of a chunk by both ways, and what follows from them."""
+    """Seconds of a chunk by every way, and what follows from them."""
     sampler, draw = new_sampler(config, mel), np.random.default_rng(1)
     frames = config.context + 2 * config.audio_window
     audio = draw.normal(size=(1, frames, config.audio)).astype(np.float32)
-    ways = {"cached": cached(sampler, steps), "recomputed": recomputed(sampler, steps)}
-    pasts = {name: past for name, (_, past) in ways.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    first_difference = np.inf
-    filling = config.context // config.chunk
-    for n in range(filling + chunks):
-        noise = draw.normal(size=(1, config.chunk, config.latent)).astype(np.float32)
-        acted = {}
-        for name, (step, _) in ways.items():
-            if name == "recomputed" and 1 <= n < filling:
-                continue  # its time does not depend on what the context holds
+    noise = draw.normal(size=(1 + chunks, 1, config.chunk, config.latent)).astype(np.float32)
+    ways = {"cached": cached, "recomputed": recomputed, "torch": by_torch}
+    cost: dict[str, float] = {}
+    first: dict[str, np.ndarray] = {}
+    for name, way in ways.items():
+        try:
+            step, past = way(sampler, steps)
+        except ImportError:
+            continue
+        seconds = []
+        for each in noise:
             start = time.perf_counter()
-            chunk, pasts[name] = jax.block_until_ready(step(pasts[name], audio, noise))
-            acted[name] = np.asarray(chunk)
-            if n >= filling:
-                seconds[name].append(time.perf_counter() - start)
-        if n == 0:  # with nothing before, both compute the same
-            first_difference = float(np.abs(acted["cached"] - acted["recomputed"]).max())
-    cost = {name: float(np.median(values)) for name, values in seconds.items()}
+            chunk, past = jax.block_until_ready(step(past, audio, each))
+            seconds.append(time.perf_counter() - start)
+            first.setdefault(name, np.asarray(chunk))
+        cost[name] = float(np.median(seconds[1:]))
     sampling = MotionSampling(steps=steps, audio_guidance=GUIDANCE)
     live = LiveActing(Acting(sampler, None, jax.random.key(0), sampling=sampling), gain=1.0)
     past = jax.tree.leaves(sampler.empty_past(sampler.plan(sampling), 1))
+    others = [name for name in cost if name != "cached"]
     return {
-        "cached_seconds_a_chunk": cost["cached"],
-        "recomputed_seconds_a_chunk": cost["recomputed"],
-        "cached_to_recomputed": cost["cached"] / cost["recomputed"],
+        **{f"{name}_seconds_a_chunk": value for name, value in cost.items()},
+        **{f"cached_to_{name}": cost["cached"] / cost[name] for name in others},
         "real_time_factor": cost["cached"] * FRAME_RATE / config.chunk,
         "latency_seconds": live.latency + cost["cached"],
         "past_megabytes": sum(array.nbytes for array in past) / 1e6,
         "parameters": float(sum(p.size for p in jax.tree.leaves(sampler.weights))),
-        "first_chunk_difference": first_difference,
+        # With nothing before, all compute the same.
+        "first_chunk_difference": max(
+            float(np.abs(first["cached"] - first[name]).max()) for name in others
+        ),
     }
 
 
@@ -156,15 +178,15 @@ def main() -> None:
     parser = Parser(__doc__.split("\n")[0])
     parser.add_argument("--size", default="full", choices=("full", "tiny"), help="of the network")
     parser.add_argument("--steps", type=int, default=10, help="denoising steps of a chunk")
-    parser.add_argument("--chunks", type=int, default=5, help="chunks timed, after a full context")
+    parser.add_argument("--chunks", type=int, default=5, help="chunks timed, after a first one")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of it")
     chosen = parser.parse_args(sys.argv[1:])
     start_up()
     config = get_config(chosen.size)
     mel = build(MelConfig, config.mel.to_dict())
     sizes = {"full": {}, "tiny": {"latent": 32, "audio": mel.width}}[chosen.size]
-    transformer = MotionTransformerConfig(**sizes, **config.motion.to_dict(), dtype=chosen.dtype)
-    found = measure(transformer, mel, chosen.steps, chosen.chunks)
+    trained = MotionTransformerConfig(**sizes, **config.motion.to_dict(), dtype=chosen.dtype)
+    found = measure(MotionTransformerConfig(**released(trained)), mel, chosen.steps, chosen.chunks)
     device = jax.devices()[0]
     print(
         json.dumps(

@@ -16,7 +16,7 @@ import jax
 from xactor_jax.errors import InputError
 
 # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX.
-_KEEP = {-1: 2**31 - 1, -3: 2**31 - 1, -8: 1}
+_KEEP = {-1: 2**31 - 1, -3: 2**29, -8: 1}
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,7 +53,8 @@ def keep_memory() -> None:
 
     Every step of a network on a CPU asks for gigabytes anew, and to have the system map and clear
     them took up to half the time. One arena, because those of threads give theirs back whatever
-    they are told. Elsewhere than in glibc, nothing happens.
+    they are told. Buffers from half a gigabyte on are returned: kept, they leave holes that the
+    next do not fit. Elsewhere than in glibc, nothing happens.
     """
     if platform.libc_ver()[0] != "glibc":
         return

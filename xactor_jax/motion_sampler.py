@@ -27,12 +27,15 @@ from xactor_jax.data.speech_features import SPEECH_FILE, SpeechModel, SpeechWind
 from xactor_jax.diffusion.guidance import guided_by_each
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.rollout import Rollout
-from xactor_jax.diffusion.samplers import ChunkDenoiser, follow
+from xactor_jax.diffusion.samplers import follow
 from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import (
+    Heard,
     KeyValueCache,
+    Modulation,
     MotionTransformer,
     MotionTransformerConfig,
+    Remembered,
 )
 from xactor_jax.nn.layers import abstract
 
@@ -95,6 +98,10 @@ class Flight:
             audio_known=self.audio_known[:, :audio],
             direction=self.direction[:, :chunk],
         )
+
+
+Once = tuple[Heard, Remembered]
+"""What all passes of a round see: the flight's audio, one for all branches, and their pasts."""
 
 
 class MotionSampler:
@@ -191,7 +198,7 @@ class MotionSampler:
     ) -> Float[Array, "b n d"]:
         """The guided network's output for the frames in flight, at their levels."""
         model = nnx.merge(self._graph, weights)
-        output = model(*self._arguments(branches, flight, level))
+        output = model(*self._arguments(branches, flight, level, _once(model, flight)))
         return guided_by_each(output, flight.scales)
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -209,56 +216,70 @@ class MotionSampler:
         labelled may then differ from sweep to sweep (diffusion/level_matrices.py).
         """
         model = nnx.merge(self._graph, weights)
-        denoise = self._denoiser(plan, model, flight)
-        return follow(denoise, flight.z, levels, self.flow, self.config.chunk, labels)
+        return self._advance(plan, model, flight, _once(model, flight), levels, labels)
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def next_chunk(
         self, plan: Plan, weights: Any, flight: Flight, levels: Float[Array, "sweeps+1 chunks"]
     ) -> tuple[Float[Array, "b n d"], KeyValueCache]:
         """The chunks in flight after the round that finishes the first, and the past with it."""
-        model, rollout = nnx.merge(self._graph, weights), plan.rollout
+        model, rollout, c = nnx.merge(self._graph, weights), plan.rollout, self.config
+        once = _once(model, flight)
         if rollout.commit == "kept":
-            z, made = self._advance_and_keep(plan, model, flight, levels)
+            z, made = self._advance_and_keep(plan, model, flight, once, levels)
         else:
-            z, c = self._advance(plan, model, flight, levels), self.config
+            z = self._advance(plan, model, flight, once, levels)
             seen, label = rollout.finished(z[:, : c.chunk], flight.history_noise)
-            first = flight.first(c.chunk, c.chunk + 2 * c.audio_window)
-            first = dataclasses.replace(first, z=seen)
-            arguments = self._arguments(plan.branches, first, jnp.full((1, c.chunk), label))
+            audio = c.chunk + 2 * c.audio_window
+            first = dataclasses.replace(flight.first(c.chunk, audio), z=seen)
+            level = jnp.full((1, c.chunk), label)
+            once = once[0].first(audio), once[1]
+            arguments = self._arguments(plan.branches, first, level, once)
             made = model.keys_and_values(*arguments)
         return z, flight.past.append(made, rollout.sink)
 
     def _advance(
-        self, plan: Plan, model: MotionTransformer, flight: Flight, levels: Array
+        self,
+        plan: Plan,
+        model: MotionTransformer,
+        flight: Flight,
+        once: Once,
+        levels: Float[Array, "sweeps+1 chunks"],
+        labels: Float[Array, "sweeps+1 chunks"] | None = None,
     ) -> Float[Array, "b n d"]:
-        denoise = self._denoiser(plan, model, flight)
-        return follow(denoise, flight.z, levels, self.flow, self.config.chunk)
+        """The chunks in flight after the sweeps of a level matrix."""
+        chunk = self.config.chunk
 
-    def _denoiser(self, plan: Plan, model: MotionTransformer, flight: Flight) -> ChunkDenoiser:
-        """The guided network, with the flight's past and conditions."""
-
-        def denoise(z, level):
+        def denoise(z: Array, told: Modulation) -> Array:
             at = dataclasses.replace(flight, z=z)
-            return guided_by_each(model(*self._arguments(plan.branches, at, level)), flight.scales)
+            arguments = self._arguments(plan.branches, at, told.of_frames(chunk), once)
+            return guided_by_each(model(*arguments), flight.scales)
 
-        return denoise
+        # One row a chunk and sweep: its frames, and all branches, share a level.
+        told = model.modulation(jnp.asarray(levels if labels is None else labels)[:-1])
+        return follow(denoise, flight.z, levels, self.flow, chunk, labels, told=told)
 
     def _advance_and_keep(
-        self, plan: Plan, model: MotionTransformer, flight: Flight, levels: Array
+        self, plan: Plan, model: MotionTransformer, flight: Flight, once: Once, levels: Array
     ) -> tuple[Float[Array, "b n d"], KeyValueCache]:
         """The same, and the first chunk's keys and values in the last sweep."""
-        z, chunk = self._advance(plan, model, flight, levels[:-1]), self.config.chunk
+        z, chunk = self._advance(plan, model, flight, once, levels[:-1]), self.config.chunk
         level = jnp.repeat(levels[-2], chunk)[None]
-        arguments = self._arguments(plan.branches, dataclasses.replace(flight, z=z), level)
+        at = dataclasses.replace(flight, z=z)
+        arguments = self._arguments(plan.branches, at, level, once)
         output = guided_by_each(model(*arguments), flight.scales)
         z = follow(lambda z, level: output, z, levels[-2:], self.flow, chunk)
         return z, model.keys_and_values(*arguments).first(chunk)
 
     def _arguments(
-        self, branches: tuple[str, ...], flight: Flight, level: Float[Array, "1 n"]
+        self,
+        branches: tuple[str, ...],
+        flight: Flight,
+        level: Float[Array, "1 n"] | Modulation,
+        once: Once,
     ) -> tuple[Any, ...]:
         """The network's arguments for all branches as one batch."""
+        sound, past = once
         (b, n, _), history, count = flight.z.shape, len(flight.past.known), len(branches)
         heard, direction = heard_audio(self.config, flight.audio_known), flight.direction
         mask = jnp.tile(flight.past.mask(n, self.config.chunk), (b, 1, 1))
@@ -271,16 +292,21 @@ class MotionSampler:
             untold = direction.at[..., jnp.asarray(ALL_OF["emotion"])].set(0)
         return (
             jnp.tile(flight.z, (count, 1, 1)),
-            jnp.broadcast_to(level, (count * b, n)),
+            level,
             jnp.broadcast_to(history + jnp.arange(n), (count * b, n)),
             without("history", mask, mask.at[..., :history].set(False)),
-            jnp.tile(flight.audio, (count, 1, 1)),
+            jax.tree.map(lambda x: jnp.tile(x, (count, 1, 1, 1)), sound),
             without("audio", heard, jnp.zeros_like(heard)),
             jnp.tile(flight.reference, (count, 1)),
             jnp.tile(flight.reference_seen, count),
             without("emotion", direction, untold),
-            flight.past,
+            past,
         )
+
+
+def _once(model: MotionTransformer, flight: Flight) -> Once:
+    """What all passes over the chunks in flight have in common."""
+    return model.hear(flight.audio), flight.past.turned()
 
 
 def _hearing(path: Path, metadata: Mapping[str, Any]) -> Hearing:

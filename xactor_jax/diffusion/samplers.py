@@ -12,6 +12,7 @@ A last level of 0 means clean data in both: the path ends exactly on x.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ from xactor_jax.diffusion.windows import average_windows
 Denoiser = Callable[[Array, Float[Array, ""]], Array]
 Window = Int[np.ndarray, " n"]
 WindowDenoiser = Callable[[Float[Array, "b n ..."], Float[Array, ""], Window], Array]
-ChunkDenoiser = Callable[[Float[Array, "b n d"], Float[Array, "1 n"]], Float[Array, "b n d"]]
+ChunkDenoiser = Callable[[Float[Array, "b n d"], Any], Float[Array, "b n d"]]
 Step = Callable[[Array, Array, Float[Array, ""], Float[Array, ""]], Array]
 
 
@@ -116,6 +117,7 @@ def follow(
     chunk: int,
     labels: Float[Array, "sweeps+1 chunks"] | None = None,
     history_noise: Float[Array, "b n d"] | None = None,
+    told: Any = None,
 ) -> Float[Array, "b n d"]:
     """Follow dz/dσ = v with a level for each chunk, from row to row of any level matrix.
 
@@ -123,22 +125,26 @@ def follow(
     their label says: (1 - label) x, and with `history_noise` ε also label ε.
 
     Args:
-      denoise: (the chunks, the label of each frame) -> the network's output.
-      labels: what the network is told (diffusion/level_matrices.py); None: the levels.
+      denoise: (the chunks, what it is told) -> the network's output.
+      labels: how noisy the network is told they are (diffusion/level_matrices.py); None: the
+        levels.
+      told: what `denoise` is told in every sweep, arrays with an axis of sweeps first; None: the
+        label of each frame, (1, n).
     """
     levels = jnp.asarray(levels, z.dtype)
     labels = levels if labels is None else jnp.asarray(labels, z.dtype)
     added = 0.0 if history_noise is None else history_noise
 
     def step(z, rows):
+        *rows, told = rows
         level, following, label = (jnp.repeat(row, chunk)[None, :, None] for row in rows)
         shown = jnp.where(level > 0, z, (1 - label) * z + label * added)
         moves = following < level
-        output = denoise(shown, label[..., 0])
+        output = denoise(shown, label[..., 0] if told is None else told)
         moved = euler_step(flow, output, z, jnp.where(moves, level, 1.0), following)
         return jnp.where(moves, moved, z), None
 
-    z, _ = jax.lax.scan(step, z, (levels[:-1], levels[1:], labels[:-1]))
+    z, _ = jax.lax.scan(step, z, (levels[:-1], levels[1:], labels[:-1], told))
     return z
 
 

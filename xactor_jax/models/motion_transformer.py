@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from xactor_jax.diffusion.noise_levels import chunk_causal_mask
-from xactor_jax.nn.attention import MultiHeadAttention, attention
+from xactor_jax.nn.attention import KeysAndValues, MultiHeadAttention, attention
 from xactor_jax.nn.embeddings import NoiseLevelEmbedding, rotate
 from xactor_jax.nn.layers import Linear
 from xactor_jax.nn.norms import layer_norm, modulate
@@ -101,10 +101,54 @@ class KeyValueCache:
             slide(self.known, newer.known, 0),
         )
 
+    def turned(self) -> Remembered:
+        """For passes after these tokens: keys rotated to their places in the cache."""
+        places = jnp.broadcast_to(jnp.arange(self.keys.shape[2]), self.keys.shape[1:3])
+        heads_first = "b h heads d -> b heads h d"
+        return Remembered(
+            [
+                (rearrange(rotate(key, places), heads_first), rearrange(value, heads_first))
+                for key, value in zip(self.keys, self.values, strict=True)
+            ]
+        )
+
     def mask(self, frames: int, chunk: int) -> Bool[Array, "1 {frames} k"]:
         """What new tokens see: everything known, their own chunk, and the new chunks before it."""
         known = jnp.broadcast_to(self.known, (frames, len(self.known)))
         return jnp.concatenate([known, chunk_causal_mask(frames, chunk)], axis=1)[None]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Remembered:
+    """What every block's self-attention sees of finished tokens, made once for many passes."""
+
+    keys_and_values: list[KeysAndValues]  # of each block, each (b, heads, h, d), keys rotated
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Heard:
+    """What every block's audio attention sees of some sound, made once for many passes."""
+
+    keys_and_values: list[KeysAndValues]  # of each block, each (b, 1 + a, heads, d)
+
+    def first(self, frames: int) -> Heard:
+        """Of the first so many frames of it."""
+        return jax.tree.map(lambda x: x[:, : 1 + frames], self)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Modulation:
+    """What some noise levels do in every block and at the end, made once for many passes."""
+
+    blocks: list[Float[Array, "*b n d"]]
+    output: Float[Array, "*b n d"]
+
+    def of_frames(self, chunk: int) -> Modulation:
+        """Of (1, chunks * chunk) frames, where each of (chunks,) levels is that of a chunk."""
+        return jax.tree.map(lambda x: jnp.repeat(x, chunk, axis=0)[None], self)
 
 
 class MotionTransformer(nnx.Module):
@@ -137,31 +181,32 @@ class MotionTransformer(nnx.Module):
     def __call__(
         self,
         z: Float[Array, "b n d"],
-        noise_level: Float[Array, "b #n"],
+        noise_level: Float[Array, "#b #n"] | Modulation,
         positions: Int[Array, "b n"],
         mask: Bool[Array, "#b n k"],
-        audio: Float[Array, "b a f"],
+        audio: Float[Array, "b a f"] | Heard,
         audio_heard: Bool[Array, "b n a"],
         reference: Float[Array, "b d"],
         reference_seen: Bool[Array, " b"],
         direction: Float[Array, "b n w"] | None = None,
-        past: KeyValueCache | None = None,
+        past: KeyValueCache | Remembered | None = None,
     ) -> Float[Array, "b n d"]:
         """One pass.
 
         Args:
           z: standardised motion latents, each at its noise level.
-          noise_level: in [0, 1].
+          noise_level: in [0, 1]; or what `modulation` made of it.
           positions: frame numbers of the tokens within the context (rotary position).
           mask: which tokens each token sees: those of `past`, then those of `z`.
-          audio: audio features, one a frame, from one audio window before the first position on.
+          audio: audio features, one a frame, from one audio window before the first position on;
+            or what `hear` made of them.
           audio_heard: which audio frames each token hears; one that hears none hears a learned
             silence, which is also what training drops audio to.
           reference, reference_seen: the portrait's own latent, or False to do without.
           direction: what the performer is told (data/direction.py); zeros, or None, tell nothing.
-          past: h finished tokens, at positions 0 to h - 1.
+          past: h finished tokens, at positions 0 to h - 1; or what `turned` made of them.
         """
-        x, condition, _ = self._through_blocks(
+        x, modulation, _ = self._through_blocks(
             z,
             noise_level,
             positions,
@@ -173,7 +218,7 @@ class MotionTransformer(nnx.Module):
             direction,
             past,
         )
-        shift, scale = jnp.split(self.modulation_out(condition), 2, axis=-1)
+        shift, scale = jnp.split(modulation, 2, axis=-1)
         output = self.latent_out(modulate(self.norm_out(x), shift, scale))
         return output.astype(jnp.promote_types(output.dtype, jnp.float32))
 
@@ -181,6 +226,25 @@ class MotionTransformer(nnx.Module):
         """Keys and values of the tokens `z` alone; the arguments are those of a pass."""
         keys, values = zip(*self._through_blocks(*arguments)[2], strict=True)
         return KeyValueCache(jnp.stack(keys), jnp.stack(values), jnp.ones(keys[0].shape[1], bool))
+
+    def hear(self, audio: Float[Array, "b a f"]) -> Heard:
+        """For passes with the same sound."""
+        heard = self._heard(audio)
+        return Heard([block.audio_attention.keys_and_values(heard) for block in self.blocks])
+
+    def modulation(self, noise_level: Float[Array, "*b n"]) -> Modulation:
+        """For passes at the same noise levels."""
+        condition = nnx.silu(self.noise_level(noise_level))
+        return Modulation(
+            [block.modulation(condition) for block in self.blocks], self.modulation_out(condition)
+        )
+
+    def _heard(self, audio: Float[Array, "b a f"]) -> Float[Array, "b 1+a w"]:
+        """Features of the silence that training drops audio to, then those of the audio."""
+        c = self.config
+        heard = nnx.silu(self.audio_norm(self.audio_in(audio.astype(c.dtype))))
+        nothing = jnp.broadcast_to(self.no_audio[...], (len(audio), 1, c.width))
+        return jnp.concatenate([nothing.astype(heard.dtype), heard], axis=1)
 
     def _through_blocks(
         self,
@@ -195,7 +259,7 @@ class MotionTransformer(nnx.Module):
         direction=None,
         past=None,
     ) -> tuple[Array, Array, list[tuple[Array, Array]]]:
-        """Features of the tokens, what modulates them, and each block's keys and values of them."""
+        """Features of the tokens, what modulates the last, and each block's keys and values."""
         c = self.config
         still = jnp.where(
             reference_seen[:, None],
@@ -205,27 +269,42 @@ class MotionTransformer(nnx.Module):
         x = self.latent_in(z.astype(c.dtype)) + still[:, None]
         if self.direction_in is not None and direction is not None:
             x = x + self.direction_in(direction.astype(c.dtype))
-        condition = nnx.silu(self.noise_level(noise_level))
-        heard = nnx.silu(self.audio_norm(self.audio_in(audio.astype(c.dtype))))
-        nothing = jnp.broadcast_to(self.no_audio[...], (len(z), 1, c.width)).astype(heard.dtype)
-        heard = jnp.concatenate([nothing, heard], axis=1)
         silence = ~jnp.any(audio_heard, axis=-1, keepdims=True)
         audio_mask = jnp.concatenate([silence, audio_heard], axis=-1)
         # Where in its window a token finds each audio frame.
         frame = positions - jnp.min(positions, axis=1, keepdims=True)
-        place = jnp.arange(audio.shape[1]) - frame[:, :, None]
+        place = jnp.arange(audio_heard.shape[-1]) - frame[:, :, None]
         place = jnp.clip(place, 0, 2 * c.audio_window)
+        if isinstance(past, KeyValueCache):
+            past = past.turned()
+        none, ready = [None] * c.depth, isinstance(noise_level, Modulation)
+        condition: Any = None if ready else nnx.silu(self.noise_level(noise_level))
+        heard: Any = None if isinstance(audio, Heard) else self._heard(audio)
+
+        def through(block: Block, x: Array, given: Any) -> tuple[Array, Any]:
+            modulation, sound, before = given
+            if modulation is None:
+                modulation = block.modulation(condition)
+            if sound is None:
+                sound = block.audio_attention.keys_and_values(heard)
+            return block(x, modulation, positions, mask, sound, audio_mask, place, before)
+
         x, made = repeated(
-            lambda block, x, before: block(
-                x, condition, positions, mask, heard, audio_mask, place, before
-            ),
+            through,
             self.blocks,
             x,
-            None if past is None else [*zip(past.keys, past.values, strict=True)],
+            [
+                *zip(
+                    noise_level.blocks if ready else none,
+                    audio.keys_and_values if heard is None else none,
+                    none if past is None else past.keys_and_values,
+                    strict=True,
+                )
+            ],
             scan=c.scan,
             rematerialise=c.rematerialise,
         )
-        return x, condition, made
+        return x, noise_level.output if ready else self.modulation_out(condition), made
 
 
 class Block(nnx.Module):
@@ -250,18 +329,20 @@ class Block(nnx.Module):
         self.hidden = linear(c.width, c.feed_forward * c.width)
         self.out = linear(c.feed_forward * c.width, c.width)
 
-    def __call__(self, x, condition, positions, mask, heard, audio_mask, place, past):
-        """The tokens' new features, and their keys and values in self-attention."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(
-            self.modulation(condition), 6, axis=-1
-        )
+    def __call__(self, x, modulation, positions, mask, sound, audio_mask, place, past):
+        """The tokens' new features, and their keys and values in self-attention.
+
+        modulation, sound: what this block's layers of those names make of levels and audio.
+        """
+        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
         h = modulate(self.norm1(x), shift1, scale1)
         seen, own = self.self_attention(h, positions, mask, past)
         x = x + gate1 * seen
         bias = rearrange(self.audio_place[...][:, place], "heads b n a -> b heads n a")
         bias = jnp.pad(bias, [(0, 0), (0, 0), (0, 0), (1, 0)])  # silence has no place
-        x = x + self.audio_attention(
-            self.audio_norm(x), heard, audio_mask[:, None], bias.astype(x.dtype)
+        keys, values = sound
+        x = x + self.audio_attention.see(
+            self.audio_norm(x), keys, values, audio_mask[:, None], bias.astype(x.dtype)
         )
         h = modulate(self.norm2(x), shift2, scale2)
         return x + gate2 * self.out(nnx.gelu(self.hidden(h))), own
@@ -293,11 +374,11 @@ class RotaryAttention(nnx.Module):
         x: Float[Array, "b n d"],
         positions: Int[Array, "b n"],
         mask: Bool[Array, "#b n k"],
-        past: tuple[Array, Array] | None = None,
-    ) -> tuple[Float[Array, "b n d"], tuple[Array, Array]]:
+        past: KeysAndValues | None = None,
+    ) -> tuple[Float[Array, "b n d"], KeysAndValues]:
         """What the tokens see, and their own keys and values, each (b, n, heads, d), not rotated.
 
-        past: keys and values of the tokens at positions 0 to h - 1, likewise.
+        past: keys and values of earlier tokens, one block's of `Remembered`.
         """
         query, key, value = rearrange(
             self.qkv(x), "b n (three heads d) -> three b n heads d", three=3, heads=self.heads
@@ -305,11 +386,6 @@ class RotaryAttention(nnx.Module):
         # The norms' weights are fp32 whatever the features are.
         query = self.query_norm(query).astype(value.dtype)
         key = self.key_norm(key).astype(value.dtype)
-        own, places = (key, value), positions
-        if past is not None:
-            key, value = (jnp.concatenate(pair, axis=1) for pair in zip(past, own, strict=True))
-            before = jnp.broadcast_to(jnp.arange(past[0].shape[1]), past[0].shape[:2])
-            places = jnp.concatenate([before, positions], axis=1)
-        query, key = rotate(query, positions), rotate(key, places)
-        seen = attention(query, key, value, mask[:, None])
-        return self.out(rearrange(seen, "b n heads d -> b n (heads d)")), own
+        turned = rotate(query, positions), rotate(key, positions)
+        seen = attention(*turned, value, mask[:, None], earlier=past)
+        return self.out(rearrange(seen, "b n heads d -> b n (heads d)")), (key, value)

@@ -26,19 +26,26 @@ def attention(
     value: Float[Array, "b k heads d"],
     mask: Bool[Array, "#b #1 #q k"] | None = None,
     bias: Float[Array, "b heads q k"] | None = None,
+    earlier: KeysAndValues | None = None,
 ) -> Float[Array, "b q heads d"]:
     """Scaled dot-product attention; where the mask is False nothing is seen. Softmax in fp32.
 
     A bias is added to the scores. Queries are taken in blocks, one after another, so that no more
     than `SCORES` scores exist at a time (or those of a single query): memory grows with the number
     of tokens and not with its square (Rabe and Staats, arXiv 2112.05682), in training too.
+
+    Args:
+      earlier: keys and values that come before `key` and `value` in mask and bias; (b, heads, e, d)
+        each, as they are computed with, so that those of many calls are not copied.
     """
     q, device_count = query.shape[1], jax.device_count()
     query, key, value = (rearrange(x, "b n heads d -> b heads n d") for x in (query, key, value))
-    of_one_query = math.prod(query.shape[:2]) * key.shape[2]
+    count = key.shape[2] + (0 if earlier is None else earlier[0].shape[2])
+    of_one_query = math.prod(query.shape[:2]) * count
     blocks = -(-q // max(1, SCORES * device_count // of_one_query))
     if blocks == 1:
-        return rearrange(_seen(query, key, value, mask, bias), "b heads n d -> b n heads d")
+        seen = _seen(query, key, value, mask, bias, earlier)
+        return rearrange(seen, "b heads n d -> b n heads d")
     rows = -(-q // blocks)
     pad = functools.partial(_padded, rows=rows * blocks)
     query, mask, bias = pad(query), pad(mask), pad(bias)
@@ -46,22 +53,29 @@ def attention(
     @jax.checkpoint
     def block(number: Int[Array, ""]) -> Float[Array, "b heads rows d"]:
         part = functools.partial(_rows, start=number * rows, count=rows)
-        return _seen(part(query), key, value, part(mask), part(bias))
+        return _seen(part(query), key, value, part(mask), part(bias), earlier)
 
     parts = jax.lax.map(block, jnp.arange(blocks))
     return rearrange(parts, "blocks b heads rows d -> b (blocks rows) heads d")[:, :q]
 
 
-def _seen(query, key, value, mask, bias) -> Float[Array, "b heads q d"]:
+def _seen(query, key, value, mask, bias, earlier) -> Float[Array, "b heads q d"]:
     """Attention, its arguments with heads before tokens."""
     precise = jnp.promote_types(query.dtype, jnp.float32)
-    scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=precise)
+    scores_of = functools.partial(jnp.einsum, "bhqd,bhkd->bhqk", preferred_element_type=precise)
+    scores = scores_of(query, key)
+    if earlier is not None:
+        scores = jnp.concatenate([scores_of(query, earlier[0]), scores], axis=-1)
     scores = scores * query.shape[-1] ** -0.5
     if bias is not None:
         scores = scores + bias.astype(precise)
     if mask is not None:  # finite, so that a query that sees nothing is no NaN
         scores = jnp.where(mask, scores, 0.7 * jnp.finfo(precise).min)
-    return jnp.einsum("bhqk,bhkd->bhqd", jax.nn.softmax(scores).astype(value.dtype), value)
+    weights, see = jax.nn.softmax(scores).astype(value.dtype), "bhqk,bhkd->bhqd"
+    if earlier is None:
+        return jnp.einsum(see, weights, value)
+    before, weights = jnp.split(weights, [earlier[1].shape[2]], axis=-1)
+    return jnp.einsum(see, before, earlier[1]) + jnp.einsum(see, weights, value)
 
 
 def _padded(x: Any, rows: int) -> Any:
@@ -111,12 +125,23 @@ class MultiHeadAttention(nnx.Module):
         further: KeysAndValues | None = None,
     ) -> Float[Array, "b q d"]:
         """What x sees of the context (x itself by default) and, after it, of `further`."""
-        b, q, d = x.shape
-        query = self.to_q(x).reshape(b, q, self.heads, -1)
         keys, values = self.keys_and_values(x if context is None else context)
         if further is not None:
             keys = jnp.concatenate([keys, further[0]], axis=1)
             values = jnp.concatenate([values, further[1]], axis=1)
+        return self.see(x, keys, values, mask, bias)
+
+    def see(
+        self,
+        x: Float[Array, "b q d"],
+        keys: Float[Array, "b k heads d"],
+        values: Float[Array, "b k heads d"],
+        mask: Bool[Array, "#b #1 #q k"] | None = None,
+        bias: Float[Array, "b heads q k"] | None = None,
+    ) -> Float[Array, "b q d"]:
+        """What x sees of keys and values that `keys_and_values` made."""
+        b, q, d = x.shape
+        query = self.to_q(x).reshape(b, q, self.heads, -1)
         return self.to_out(attention(query, keys, values, mask, bias).reshape(b, q, d))
 
     def keys_and_values(self, context: Float[Array, "b k c"]) -> KeysAndValues:
