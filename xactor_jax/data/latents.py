@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import grain
 import numpy as np
 from jaxtyping import Float
 
 from xactor_jax.data.audio_features import Hearing, audio_features
 from xactor_jax.data.direction import direction_of, thinned
-from xactor_jax.data.shards import Clip, Shards, audio_to_float, decode_frames, open_shards
+from xactor_jax.data.shards import Clip, audio_to_float, decode_frames, open_shards
 from xactor_jax.data.transforms import PLAIN, driving_picture
 from xactor_jax.data.windows import SOURCES, MixedWindows
 from xactor_jax.progress import progress
 
 Encode = Callable[[np.ndarray], np.ndarray]
 
+READ_THREADS = 8  # that decode clips ahead of their encoding
 _FORMAT = 2  # of cache files
 _PER_FRAME = ("latents", "audio", "direction")
 
@@ -57,17 +59,24 @@ def encode_clips(
         header = shards.header(i)
         if motions.setdefault(header.motion, header.clip) == header.clip:
             segments[header.clip].append(i)
+
+    def read(indices: Sequence[int]) -> tuple[list[Clip], list[np.ndarray]]:
+        parts = sorted((shards[i] for i in indices), key=lambda part: part.start)
+        return parts, [driving_crops(part, crop_size) for part in parts]
+
+    # Threads, since decoding takes longer than encoding does on an accelerator.
+    reading = grain.MapDataset.source(list(segments.values())).map(read)
+    ahead = grain.ReadOptions(num_threads=READ_THREADS, prefetch_buffer_size=READ_THREADS)
     with progress(f"encoding {folder} ({split})", len(segments), "clips") as advance:
-        for indices in segments.values():
-            yield _encode_clip(shards, indices, encode, crop_size, hearing)
+        for parts, crops in reading.to_iter_dataset(ahead):
+            yield _encode_clip(parts, crops, encode, hearing)
             advance(1)
 
 
 def _encode_clip(
-    shards: Shards, indices: Sequence[int], encode: Encode, crop_size: int, hearing: Hearing
+    parts: Sequence[Clip], crops: Sequence[np.ndarray], encode: Encode, hearing: Hearing
 ) -> Track:
-    parts = sorted((shards[i] for i in indices), key=lambda part: part.start)
-    latents = np.concatenate([encode(driving_crops(part, crop_size)) for part in parts])
+    latents = np.concatenate([encode(part) for part in crops])
     audio = audio_to_float(np.concatenate([part.audio for part in parts]))
     first = parts[0]
     features = audio_features(audio, len(latents), hearing)
