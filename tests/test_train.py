@@ -18,6 +18,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from xactor_jax.checkpoint import Checkpoints, load_weights, save_weights
+from xactor_jax.data.pipeline import LocalBatches
 from xactor_jax.errors import InputError
 from xactor_jax.train import train
 
@@ -76,6 +77,10 @@ def make_config(**changes):
             "steps": 6,
             "log_every": 1,
             "save_every": 3,
+            "keep_last": 2,
+            "keep_every": 0,
+            "skip_nonfinite": 0,
+            "profile_steps": 0,
             "evaluate_every": 3,
             "batch_size": 8,
             "seed": 4,
@@ -210,7 +215,8 @@ def test_the_solution_is_found(tmp_path):
 def test_sigterm_saves_and_the_same_command_ends_at_the_same_bits(whole, tmp_path):
     config = make_config(save_every=100)
     task = LinearTask(at_evaluation=lambda: signal.raise_signal(signal.SIGTERM))
-    assert train(config, task, tmp_path) == 3
+    # It came while the loop evaluated after step 3, and is noticed before the step after next.
+    assert train(config, task, tmp_path) == 4
     assert (tmp_path / "model.safetensors").exists()
     assert train(config, LinearTask(), tmp_path) == 6
     assert_same_training(tmp_path, whole)
@@ -248,7 +254,7 @@ def test_slices_of_a_batch_equal_the_whole_batch(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     config = make_config(steps=40, save_every=1, log_every=1)
-    with pytest.raises(InputError, match=r"loss is inf at step \d+"):
+    with pytest.raises(InputError, match=r"step \d+: .*loss is inf.*(last|no) checkpoint"):
         train(config, LinearTask(nan_at=7), tmp_path)
     good = [line["step"] for line in lines(tmp_path)]
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
@@ -256,6 +262,32 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
     if good:
         state, _ = saved(tmp_path, good[-1])
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_steps_that_are_not_finite_are_skipped_when_told_to(tmp_path):
+    task = LinearTask(nan_at=7)
+    order = {"batch_size": 8, "rows": range(8), "seed": 4, "threads": 1}
+    batches = LocalBatches(range(32), task.load, **order)
+    broken = sum(bool(next(batches)["broken"].any()) for _ in range(10))
+    assert broken in (2, 3)  # two and a half epochs
+    config = make_config(steps=10, skip_nonfinite=broken)
+    assert train(config, task, tmp_path / "enough") == 10
+    state, meta = saved(tmp_path / "enough", 10)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    assert lines(tmp_path / "enough")[-1]["skipped_steps"] == meta["totals"]["skipped"] == broken
+    # Adam has counted the others alone.
+    assert int(state["opt_state"][1][0]["count"]) == 10 - broken
+    with pytest.raises(InputError, match=f"loss is inf.*after {broken - 1} such steps"):
+        train(make_config(steps=10, skip_nonfinite=broken - 1), task, tmp_path / "too few")
+
+
+def test_some_steps_are_traced_on_request(tmp_path):
+    train(make_config(steps=14, profile_steps=2), LinearTask(), tmp_path)
+    [trace] = (tmp_path / "profile").rglob("*.xplane.pb")
+    # The steps are named in it: the eleventh and the twelfth.
+    assert {
+        number for number in range(14) if f"train#step_num={number}#".encode() in trace.read_bytes()
+    } == {10, 11}
 
 
 @pytest.mark.parametrize(
@@ -276,7 +308,14 @@ def test_initial_weights_of_another_network_are_named(tmp_path, layer, message):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"steps": 0}, {"log_every": 0}, {"batch_size": 9, "optimizer.accumulate": 2}]
+    "changes",
+    [
+        {"steps": 0},
+        {"log_every": 0},
+        {"batch_size": 9, "optimizer.accumulate": 2},
+        {"keep_last": 0},
+        {"save_every": 3, "keep_every": 4},
+    ],
 )
 def test_a_config_that_cannot_work_is_an_input_error(tmp_path, changes):
     with pytest.raises(InputError, match=r"config\."):
