@@ -11,9 +11,13 @@ def base(task: str) -> ConfigDict:
             "steps": 300_000,
             "log_every": 100,
             "save_every": 5_000,
+            "keep_last": 2,  # checkpoints
+            "keep_every": 0,  # ... and those of every so many steps, a multiple of save_every
             "evaluate_every": 10_000,
             "batch_size": 32,  # examples of all processes together
             "seed": 0,
+            "skip_nonfinite": 0,  # steps to leave out, in all, before a NaN stops the training
+            "profile_steps": 0,  # steps to trace into the workdir's profile/
             "mesh": {"replica": 1, "fsdp": -1, "context": 1, "tensor": 1},
             "optimizer": {
                 "learning_rate": 1e-5,

@@ -1,3 +1,7 @@
+import resource
+import shutil
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +96,105 @@ def test_the_newest_two_checkpoints_are_kept_and_the_newest_restored(tmp_path):
     assert_same(restored, state(9))
     assert found == {**meta, "step": 9}
     assert {path.name for path in tmp_path.iterdir()} == {"6", "9"}
+
+
+def test_every_nth_checkpoint_is_kept_beside_the_newest(tmp_path):
+    with Checkpoints(tmp_path, keep_last=1, keep_every=4) as checkpoints:
+        for step in range(2, 12, 2):
+            checkpoints.save(step, {"x": jnp.ones(2)}, {})
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [4, 8, 10]
+
+
+def large_state(seed=0):
+    """Four megabytes that cannot be compressed."""
+    return {"kernel": jax.random.bits(jax.random.key(seed), (1024, 1024)).view(jnp.float32)}
+
+
+def largest_file(folder):
+    return max(
+        (path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+    )
+
+
+def cut(folder):
+    path = largest_file(folder)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(folder):
+    path = largest_file(folder)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        flip_a_bit,
+        lambda folder: shutil.rmtree(folder / "meta"),
+        lambda folder: (folder / "state" / "_METADATA").unlink(),
+    ],
+    ids=["cut", "flipped", "no meta", "no description"],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog, damage):
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, large_state(1), {"position": 1})
+        checkpoints.save(2, large_state(2), {"position": 2})
+    damage(folder / "2")
+    with Checkpoints(folder) as checkpoints:
+        state, meta = checkpoints.restore(placed(large_state()))
+        assert_same(state, large_state(1))
+        assert meta == {"position": 1}
+        assert f"checkpoint {folder / '2'} is damaged" in caplog.text
+        # Its place is free again, and nothing was thrown away.
+        checkpoints.save(2, large_state(3), {"position": 3})
+    assert (tmp_path / "checkpoints_damaged" / "2").is_dir()
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.restore(placed(large_state()))[1] == {"position": 3}
+
+
+def test_without_a_whole_checkpoint_nothing_is_begun_anew(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.restore(placed(large_state())) is None
+        checkpoints.save(1, large_state(), {})
+    cut(tmp_path / "checkpoints" / "1")
+    for _ in range(2):
+        with (
+            Checkpoints(tmp_path / "checkpoints") as checkpoints,
+            pytest.raises(InputError, match=r"no checkpoint is whole \(damaged: \[1\]\)"),
+        ):
+            checkpoints.restore(placed(large_state()))
+
+
+def test_a_disk_without_room_stops_before_anything_is_written(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, large_state(), {})
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**22 - 1))
+        with pytest.raises(InputError, match=r"needs 0.00 GB .*the last checkpoint is .*1; make"):
+            checkpoints.save(2, large_state(), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_a_write_that_fails_half_way_leaves_the_checkpoint_before(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, large_state(1), {})
+        checkpoints.wait()
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        # No file may grow beyond a megabyte: what a full disk does, in the middle of a write.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, unlimited[1]))
+        try:
+            checkpoints.save(2, large_state(2), {})
+            with pytest.raises(InputError, match=r"2 could not be written .*the last .*1; mend"):
+                checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [1]
+        assert_same(checkpoints.restore(placed(large_state()))[0], large_state(1))
 
 
 def test_the_state_may_be_given_away_while_it_is_written(tmp_path):

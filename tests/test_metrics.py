@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from xactor_jax.errors import InputError
-from xactor_jax.metrics import MetricsWriter, Recorder
+from xactor_jax.metrics import MetricsWriter, NotFinite, Recorder
 
 
 def lines(folder):
@@ -79,10 +78,70 @@ def test_a_line_holds_the_means_since_the_line_before(tmp_path):
 def test_a_loss_that_is_not_finite_is_reported_with_its_step(tmp_path, loss):
     with Recorder(tmp_path, step=0, steps=9, log_every=1, batch_size=4) as recorder:
         recorder.submit(1, metrics(1.0))
-        recorder.submit(2, metrics(loss))
-        with pytest.raises(InputError, match=f"loss is {loss} at step 2"):
+        recorder.submit(2, {**metrics(loss), "share": jnp.float32(loss)})
+        with pytest.raises(NotFinite, match=f"step 2: loss is {loss}, share is {loss}$"):
             recorder.submit(3, metrics(loss))
     assert [line["step"] for line in lines(tmp_path)] == [1]
+
+
+def test_steps_that_may_be_skipped_are_counted_and_not_averaged(tmp_path):
+    with Recorder(tmp_path, 0, 9, log_every=2, batch_size=4, skip=1) as recorder:
+        for step, loss in enumerate([5.0, math.nan, 3.0], start=1):
+            recorder.submit(step, metrics(loss))
+        recorder.settle()
+        recorder.write()
+        totals = recorder.totals()
+    assert [(line["loss"], line["skipped_steps"]) for line in lines(tmp_path)] == [(5, 1), (3, 1)]
+    with Recorder(tmp_path, 3, 9, 2, batch_size=4, totals=totals, skip=1) as recorder:
+        recorder.submit(4, metrics(math.inf))
+        with pytest.raises(NotFinite, match="after 1 such steps that were skipped"):
+            recorder.settle()
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self, now):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+def test_waits_utilisation_and_goodput_are_shares_of_the_clock(tmp_path):
+    clock = Clock(1000.0)
+
+    def run(recorder, steps):
+        """Steps of 10 seconds: 3 of waiting for data, 7 of computing."""
+        for step in steps:
+            with recorder.waiting_for_data():
+                clock.now += 3
+            clock.now += 7
+            recorder.submit(step, metrics(1.0))
+        clock.now += 7  # The last one computes still.
+        recorder.settle()
+
+    with Recorder(tmp_path, 0, 9, log_every=100, batch_size=4, clock=clock) as recorder:
+        recorder.seconds_at_peak = 2.0
+        run(recorder, range(1, 6))
+        with recorder.paused(to_save=True):
+            clock.now += 20
+        recorder.write()
+        totals = recorder.totals()
+    [line] = lines(tmp_path)
+    # Of five steps the first, which compiles, is not timed; the last one ends without a wait.
+    assert line["step_seconds"] == pytest.approx((3 * 10 + 7) / 4)
+    assert line["data_wait_seconds"] == pytest.approx(3 * 3 / 4)
+    assert line["samples_per_second"] == pytest.approx(4 / line["step_seconds"])
+    assert line["checkpoint_wait_seconds"] == 20
+    assert line["flops_utilisation"] == pytest.approx(2 / line["step_seconds"])
+    assert line["goodput"] == pytest.approx(4 * 7 / (clock.now - 1000))
+
+    clock.now += 500  # Until the training is started again.
+    with Recorder(tmp_path, 5, 9, 100, batch_size=4, totals=totals, clock=clock) as recorder:
+        run(recorder, range(6, 9))
+        recorder.write()
+    assert lines(tmp_path)[-1]["goodput"] == pytest.approx((4 + 2) * 7 / (clock.now - 1000))
 
 
 def test_nothing_is_shown_outside_a_terminal(tmp_path, capfd):

@@ -5,15 +5,20 @@ Everything that Orbax v1 is asked for lies here, since its names still move.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from flax import nnx
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -26,7 +31,6 @@ from xactor_jax.state import named_tensors
 
 T = TypeVar("T")
 M = TypeVar("M", bound=nnx.Module)
-CHECKPOINTS_KEPT = 2
 METADATA_KEY = "xactor_jax"
 
 
@@ -34,51 +38,200 @@ class Checkpoints:
     """The checkpoints of one training, in one folder; use it as a context manager.
 
     A checkpoint appears under its final name only when it is whole, so a kill at any moment leaves
-    the one before. Saving copies the state to the host and writes it in the background.
+    the one before. Saving copies the state to the host and writes it in the background. Kept are
+    the newest `keep_last`, and every one whose step is a multiple of `keep_every`, when not 0.
+    With several processes all must call every method together.
     """
 
-    def __init__(self, folder: Path):
-        training = ocp.training
+    def __init__(self, folder: Path, keep_last: int = 2, keep_every: int = 0):
+        policies = ocp.training.preservation_policies
+        kept: list[Any] = [policies.LatestN(keep_last)]
+        if keep_every:
+            kept.append(policies.EveryNSteps(keep_every))
         self._folder = folder
-        self._checkpointer = training.Checkpointer(
+        self._saving: tuple[int, Any] | None = None
+        self._unwritten: set[int] = set()
+        self._checkpointer = ocp.training.Checkpointer(
             str(folder.absolute()),
-            preservation_policy=training.preservation_policies.LatestN(CHECKPOINTS_KEPT),  # pyrefly: ignore[bad-argument-type]
+            preservation_policy=policies.AnyPreservationPolicy(kept),  # pyrefly: ignore[bad-argument-type]
             cleanup_tmp_directories=True,
         )
 
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._checkpointer.close()
+    def __exit__(self, kind: type | None, *exception: object) -> None:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            # A write that failed has been reported, and Orbax would report it once more.
+            failed = kind is not None or self._unwritten
+            with contextlib.suppress(Exception) if failed else contextlib.nullcontext():
+                self._checkpointer.close()
+
+    def steps(self) -> list[int]:
+        """The steps of all whole checkpoints, ascending."""
+        unfinished = self._unwritten | ({self._saving[0]} if self._saving else set())
+        return [one.step for one in self._checkpointer.checkpoints if one.step not in unfinished]
 
     def latest(self) -> int | None:
         """The step of the newest whole checkpoint, or None."""
-        latest = self._checkpointer.latest
-        return None if latest is None else latest.step
+        return max(self.steps(), default=None)
+
+    def describe_latest(self) -> str:
+        """The newest whole checkpoint, as a part of a message."""
+        step = self.latest()
+        where = self._folder / str(step)
+        return "there is no checkpoint yet" if step is None else f"the last checkpoint is {where}"
 
     def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
-        """Start to write `state` (a tree of arrays) and `meta` (JSON values) as one checkpoint."""
-        meta = {**meta, "shapes": _shapes(state)}
-        self._checkpointer.save_checkpointables_async(
+        """Start to write `state` (a tree of arrays) and `meta` (JSON values) as one checkpoint,
+        once the one before is written.
+
+        Raises InputError for a disk without room, and when the one before could not be written.
+        """
+        self.wait()
+        self._check_room(state)
+        meta = {**meta, "shapes": _shapes(state), "bit_sums": bit_sums(state)}
+        saving = self._checkpointer.save_checkpointables_async(
             step, {"state": state, "meta": meta}, force=True
         )
+        self._saving = (step, saving)
 
-    def restore(self, state: Any) -> tuple[Any, dict[str, Any]]:
-        """The newest checkpoint's tree and meta, laid out like `state`.
-
-        state: tree of `jax.ShapeDtypeStruct` with shardings, of any mesh.
-        Raises InputError naming the first tensor that the checkpoint has in another shape or lacks.
-        """
-        step = self.latest()
-        meta = self._checkpointer.load_checkpointables(step, {"meta": None})["meta"]
-        where = f"checkpoint {self._folder / str(step)}"
-        compare_shapes(_shapes(state), meta.pop("shapes"), where, "--workdir")
-        return self._checkpointer.load_checkpointables(step, {"state": state})["state"], meta
+    def _check_room(self, state: Any) -> None:
+        """Raise InputError on all processes when the disk of process 0 cannot hold `state`."""
+        needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self._folder).free
+        if not true_everywhere(free >= needed or jax.process_index() != 0):
+            raise InputError(
+                f"{self._folder}: a checkpoint needs {needed / 1e9:.2f} GB and the disk has "
+                f"{free / 1e9:.2f}; {self.describe_latest()}; make room and run again"
+            )
 
     def wait(self) -> None:
-        """Return when everything saved is on disk."""
-        self._checkpointer.wait()
+        """Return when everything saved is on disk. Raises InputError when it cannot be written."""
+        if self._saving is None:
+            return
+        step, saving = self._saving
+        try:
+            saving.result()
+        except Exception as error:
+            self._unwritten.add(step)
+            raise InputError(
+                f"checkpoint {self._folder / str(step)} could not be written "
+                f"({innermost_reason(error)}); {self.describe_latest()}; mend this and run again"
+            ) from error
+        finally:
+            self._saving = None
+
+    def restore(self, state: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The tree and meta of the newest checkpoint, or None when there is none yet.
+
+        state: tree of `jax.ShapeDtypeStruct` with shardings, of any mesh; the tree is laid out so.
+        A checkpoint that cannot be read, or whose bits are not those that were saved, is reported,
+        and the one before it is taken; damaged ones are then moved to a folder of their own.
+        Raises InputError naming the first tensor that the checkpoint has in another shape or lacks,
+        and when no checkpoint is whole.
+        """
+        damaged = []
+        for step in reversed(self.steps()):
+            try:
+                found = self._read(step, state)
+            except Damaged as error:
+                damaged.append(step)
+                logging.error("checkpoint %s is damaged: %s", self._folder / str(step), error)
+                continue
+            self._set_aside(damaged)
+            return found
+        if damaged:
+            raise InputError(
+                f"{self._folder}: no checkpoint is whole (damaged: {damaged}); start again with "
+                "another --workdir"
+            )
+        return None
+
+    def _read(self, step: int, state: Any) -> tuple[Any, dict[str, Any]]:
+        path = str(self._folder.absolute() / str(step))
+
+        def read(name: str, layout: Any) -> Any:
+            return read_everywhere(lambda: ocp.load_checkpointables(path, {name: layout})[name])
+
+        meta = read("meta", None)
+        where = f"checkpoint {self._folder / str(step)}"
+        compare_shapes(_shapes(state), meta.pop("shapes"), where, "--workdir")
+        found = read("state", state)
+        sums = bit_sums(found)
+        if wrong := [name for name, sum in meta.pop("bit_sums", sums).items() if sum != sums[name]]:
+            raise Damaged(f"{wrong[0]} is not what was saved")
+        return found, meta
+
+    def _set_aside(self, damaged: list[int]) -> None:
+        """Move checkpoints to where they do not take the place of new ones."""
+        if not damaged:
+            return
+        folder = self._folder.with_name(self._folder.name + "_damaged")
+        if jax.process_index() == 0:
+            folder.mkdir(exist_ok=True)
+            for step in damaged:
+                count = sum(path.name.split(".")[0] == str(step) for path in folder.iterdir())
+                name = f"{step}.{count}" if count else str(step)
+                os.replace(self._folder / str(step), folder / name)
+        true_everywhere(True)
+        self._checkpointer.reload()
+        logging.error("moved to %s: %s; going on from the one before", folder, damaged)
+
+
+class Damaged(Exception):
+    """A checkpoint that cannot be trusted, and why."""
+
+
+def read_everywhere(read: Callable[[], T]) -> T:
+    """What `read` returns on each process. Raises Damaged on all of them when it fails on any."""
+    # Orbax would otherwise let the others wait for the one that failed.
+    alone = ocp.Context()
+    alone.multiprocessing.active_processes = {jax.process_index()}
+    alone.multiprocessing.primary_host = jax.process_index()
+    result: Any = None
+    reason = ""
+    try:
+        with alone:
+            result = read()
+    except Exception as error:  # A damaged file can make anything fail.
+        reason = innermost_reason(error)
+    if not true_everywhere(not reason):
+        raise Damaged(reason or "another process cannot read it")
+    return result
+
+
+def true_everywhere(value: bool) -> bool:
+    """Whether `value` is true on all processes, which all must ask together."""
+    return bool(np.all(multihost_utils.process_allgather(np.bool_(value))))
+
+
+def innermost_reason(error: BaseException) -> str:
+    """The first line of the error that began a chain of them."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[
+        :300
+    ]
+
+
+def bit_sums(tree: Any) -> dict[str, int]:
+    """Of every tensor the sum of its bits as integers, modulo 2^32; the same on every mesh."""
+    names = named_tensors(tree)
+    sums = to_host(_bit_sums(list(names.values())))
+    return {name: int(sum) for name, sum in zip(names, sums, strict=True)}
+
+
+@jax.jit
+def _bit_sums(arrays: list[jax.Array]) -> jax.Array:
+    def one(x: jax.Array) -> jax.Array:
+        bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
+        return jnp.sum(bits, dtype=jnp.uint32)
+
+    return jnp.stack([one(x) for x in arrays])
 
 
 def _shapes(tree: Any) -> dict[str, list[int]]:

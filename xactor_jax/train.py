@@ -5,8 +5,9 @@ that the device never waits for the host. The order must not change: what is sav
 state after n updates and the position after n batches, which makes a resumed run bit for bit the
 uninterrupted one.
 
-A config has steps, log_every, save_every and evaluate_every (in steps), batch_size (examples of all
-processes), seed, mesh {replica, fsdp, context, tensor}, optimizer {learning_rate, warmup_steps,
+A config has steps, log_every, save_every and evaluate_every (in steps), keep_last and keep_every
+(checkpoints), skip_nonfinite (steps), profile_steps, batch_size (examples of all processes), seed,
+mesh {replica, fsdp, context, tensor}, optimizer {learning_rate, warmup_steps,
 schedule, weight_decay, b1, b2, clip_norm, ema_decay, accumulate (slices of a batch),
 frozen (parts that do not learn)},
 initial_weights (a weights file to start from, or ""), read_threads and read_workers (processes).
@@ -15,27 +16,28 @@ initial_weights (a weights file to start from, or ""), read_threads and read_wor
 from __future__ import annotations
 
 import contextlib
-import signal
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from xactor_jax.checkpoint import Checkpoints, compare_shapes, load_weights
 from xactor_jax.data.pipeline import Batches, Source
 from xactor_jax.errors import InputError
-from xactor_jax.metrics import Recorder
+from xactor_jax.metrics import NotFinite, Recorder
 from xactor_jax.optim import make_optimizer, update_ema, without_gradient
+from xactor_jax.preemption import StopRequest
+from xactor_jax.profile import Profile
 from xactor_jax.sharding import make_mesh, place, replicated, tensor_shardings
 from xactor_jax.state import TrainState, named_tensors
+from xactor_jax.utilisation import seconds_at_peak
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -95,7 +97,12 @@ def make_step(
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = update_ema(state.ema, params, config.optimizer.ema_decay, state.step)
-        return TrainState(state.step + 1, params, ema, opt_state), metrics
+        updated = TrainState(state.step + 1, params, ema, opt_state)
+        if config.skip_nonfinite:
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+            skipped = dataclasses.replace(state, step=state.step + 1)
+            updated = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, skipped)
+        return updated, metrics
 
     return step
 
@@ -162,9 +169,10 @@ def first_state(
     checkpoints: Checkpoints,
     batches: Batches,
     initial_weights: str,
-) -> TrainState:
-    """The state to go on from, on the mesh: the newest checkpoint (and `batches` moved to its
-    position), else step 0 with weights from a file or from `task.init`."""
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state to go on from, on the mesh, and the totals of a Recorder: those of the newest
+    checkpoint (and `batches` moved to its position), else step 0 with weights from a file or from
+    `task.init`, and {}."""
 
     def make(key: PRNGKeyArray, given: Any) -> TrainState:
         params = task.init(key) if given is None else given
@@ -173,46 +181,18 @@ def first_state(
 
     shapes = jax.eval_shape(make, key, None)
     shardings = tensor_shardings(shapes, mesh)
-    if checkpoints.latest() is None:
-        given = read_initial_weights(initial_weights, shapes.params) if initial_weights else None
-        return jax.jit(make, out_shardings=shardings)(key, given)
     placed = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
         shardings,
     )
-    state, meta = checkpoints.restore(placed)
+    found = checkpoints.restore(placed)
+    if found is None:
+        given = read_initial_weights(initial_weights, shapes.params) if initial_weights else None
+        return jax.jit(make, out_shardings=shardings)(key, given), {}
+    state, meta = found
     batches.seek(meta["batches"])
-    return state
-
-
-class StopRequest:
-    """Notices SIGTERM and Ctrl-C so that the loop can save and leave; a second signal kills.
-
-    With several processes it asks JAX, which makes all of them stop at the same step.
-    """
-
-    def __enter__(self) -> StopRequest:
-        self._signal = False
-        self._previous = {}
-        if jax.process_count() == 1:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._notice)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _notice(self, number: int, frame: FrameType | None) -> None:
-        self._signal = True
-        self.__exit__()
-
-    def at(self, step: int) -> bool:
-        """Whether to stop before step number `step`."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._signal
+    return state, meta.get("totals", {})
 
 
 def make_batches(config: Any, task: Task, mesh: Mesh) -> Batches:
@@ -233,6 +213,11 @@ def check(config: Any) -> None:
     for name in ("steps", "log_every", "save_every", "evaluate_every", "batch_size"):
         if config[name] < 1:
             raise InputError(f"config.{name}={config[name]} must be at least 1")
+    if config.keep_last < 1 or config.keep_every % config.save_every:
+        raise InputError(
+            f"config.keep_last={config.keep_last} must be at least 1, and config.keep_every="
+            f"{config.keep_every} a multiple of config.save_every={config.save_every}"
+        )
     slices = config.optimizer.accumulate
     if slices < 1 or config.batch_size % slices:
         raise InputError(
@@ -250,61 +235,125 @@ def random_keys(seed: int, mesh: Mesh) -> tuple[PRNGKeyArray, ...]:
     return jax.jit(make, out_shardings=replicated(mesh))()
 
 
-def show(
-    task: Task, state: TrainState, frozen: Any, keys: tuple[Any, Any], folder: Path
-) -> dict[str, float]:
-    """Evaluate the averaged weights and let them make samples in `folder`; the evaluation."""
-    numbers = task.evaluate(state.ema, frozen, keys[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    task.sample(state.ema, frozen, keys[1], folder)
-    return numbers
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """What the steps of a training work with. keys: of steps, evaluation and samples."""
+
+    config: Any
+    task: Task
+    workdir: Path
+    update: Any
+    frozen: Any
+    keys: Sequence[PRNGKeyArray]
+    batches: Batches
+    checkpoints: Checkpoints
+    recorder: Recorder
+    stop: StopRequest
+    profile: Profile
+
+    def loop(self, state: TrainState, start: int) -> int:
+        """Steps until the last one or the request to stop; the step reached.
+
+        Raises NotFinite for a step more than may be skipped.
+        """
+        config = self.config
+        step = start
+        while True:
+            stopping = step < config.steps and self.stop.at(step)
+            last = stopping or step == config.steps
+            # Whoever asks to stop may not wait for an evaluation.
+            if step > start and not stopping and (last or step % config.evaluate_every == 0):
+                self.recorder.settle()
+                self._evaluate(step, state)
+            if last or (step > start and step % config.save_every == 0):
+                self.recorder.settle()
+                self._save(step, state, is_new=step > start)
+            if last:
+                self.recorder.write()
+                return step
+            self.profile.before(step)
+            state = self._advance(step, state, is_first=step == start)
+            step += 1
+
+    def _evaluate(self, step: int, state: TrainState) -> None:
+        """Evaluate the averaged weights and let them make samples."""
+        folder = self.workdir / "samples" / f"step_{step:08d}"
+        with self.recorder.paused():
+            numbers = self.task.evaluate(state.ema, self.frozen, self.keys[1])
+            folder.mkdir(parents=True, exist_ok=True)
+            self.task.sample(state.ema, self.frozen, self.keys[2], folder)
+        self.recorder.write(numbers)
+
+    def _save(self, step: int, state: TrainState, is_new: bool) -> None:
+        with self.recorder.paused(to_save=True):
+            if is_new:
+                meta = {
+                    "batches": self.batches.position(),
+                    "config": self.config.to_dict(),
+                    "totals": self.recorder.totals(),
+                }
+                self.checkpoints.save(step, state, meta)
+            self.task.export(state.ema, self.frozen, self.workdir / "model.safetensors")
+
+    def _advance(self, step: int, state: TrainState, is_first: bool) -> TrainState:
+        with self.recorder.waiting_for_data():
+            batch = next(self.batches)
+        inputs = (state, self.frozen, batch, self.keys[0])
+        if is_first:
+            self.recorder.seconds_at_peak = seconds_at_peak(self.update, *inputs)
+        annotation = jax.profiler.StepTraceAnnotation("train", step_num=step)
+        with annotation, jax.transfer_guard("disallow"):
+            state, metrics = self.update(*inputs)
+        self.recorder.submit(step + 1, metrics)
+        return state
 
 
 def train(config: Any, task: Task, workdir: Path) -> int:
     """Train `task` in `workdir` until `config.steps`, from its newest checkpoint if it has one.
 
-    Writes checkpoints/, metrics.jsonl, tensorboard/, samples/ and model.safetensors (the averaged
-    weights) there. Returns the step reached: less than `config.steps` after SIGTERM or Ctrl-C.
-    Raises InputError for a config that does not fit, and for a loss that is not finite.
+    Writes checkpoints/, metrics.jsonl, tensorboard/, samples/, model.safetensors (the averaged
+    weights) and, for `config.profile_steps`, profile/ there. Returns the step reached: less than
+    `config.steps` after SIGTERM or Ctrl-C.
+    Raises InputError for a config that does not fit, a loss that is not finite, checkpoints that
+    cannot be read or written, and reading processes that keep dying.
     """
     check(config)
     mesh = make_mesh(config.mesh)
-    init_key, step_key, evaluate_key, sample_key = random_keys(config.seed, mesh)
+    init_key, *keys = random_keys(config.seed, mesh)
     optimizer, schedule = make_optimizer(config.optimizer, config.steps)
     with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
         stack.enter_context(jax.set_mesh(mesh))
         batches = stack.enter_context(contextlib.closing(make_batches(config, task, mesh)))
-        checkpoints = stack.enter_context(Checkpoints(workdir / "checkpoints"))
+        folder = workdir / "checkpoints"
+        checkpoints = stack.enter_context(Checkpoints(folder, config.keep_last, config.keep_every))
         weights = config.initial_weights
-        state = first_state(task, optimizer, init_key, mesh, checkpoints, batches, weights)
-        frozen = place(task.frozen, mesh)
-        update = jax.jit(make_step(task, optimizer, schedule, config), donate_argnums=0)
+        state, totals = first_state(task, optimizer, init_key, mesh, checkpoints, batches, weights)
         start = int(state.step)
-        recorder = stack.enter_context(
-            Recorder(workdir, start, config.steps, config.log_every, config.batch_size)
+        if start > config.steps:
+            raise InputError(f"{workdir} is at step {start}, beyond config.steps={config.steps}")
+        sizes = (config.steps, config.log_every, config.batch_size)
+        recorder = Recorder(workdir, start, *sizes, totals=totals, skip=config.skip_nonfinite)
+        profile = Profile(workdir / "profile", start, config.profile_steps)
+        run = Run(
+            config=config,
+            task=task,
+            workdir=workdir,
+            update=jax.jit(make_step(task, optimizer, schedule, config), donate_argnums=0),
+            frozen=place(task.frozen, mesh),
+            keys=keys,
+            batches=batches,
+            checkpoints=checkpoints,
+            recorder=stack.enter_context(recorder),
+            stop=stop,
+            profile=stack.enter_context(profile),
         )
-        stop = stack.enter_context(StopRequest())
-
-        for step in range(start, config.steps + 1):
-            if step > start and (step == config.steps or step % config.evaluate_every == 0):
-                recorder.settle()
-                with recorder.paused():
-                    folder = workdir / "samples" / f"step_{step:08d}"
-                    numbers = show(task, state, frozen, (evaluate_key, sample_key), folder)
-                recorder.write(numbers)
-            last = step == config.steps or stop.at(step)
-            if last or (step > start and step % config.save_every == 0):
-                recorder.settle()
-                with recorder.paused():
-                    if step > start:
-                        meta = {"batches": batches.position(), "config": config.to_dict()}
-                        checkpoints.save(step, state, meta)
-                    task.export(state.ema, frozen, workdir / "model.safetensors")
-            if last:
-                recorder.write()
-                return step
-            batch = next(batches)
-            with jax.transfer_guard("disallow"):
-                state, metrics = update(state, frozen, batch, step_key)
-            recorder.submit(step + 1, metrics)
-    raise InputError(f"{workdir} is at step {start}, beyond config.steps={config.steps}")
+        try:
+            return run.loop(state, start)
+        except NotFinite as error:
+            checkpoints.wait()
+            raise InputError(
+                f"{error}; {checkpoints.describe_latest()}; look at the data, lower "
+                "config.optimizer.learning_rate, or let some steps be skipped with "
+                "config.skip_nonfinite, and run again"
+            ) from None
