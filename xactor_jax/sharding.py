@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -58,7 +58,27 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
             "set one axis to -1 to take the rest"
         )
     types = (AxisType.Auto,) * len(MESH_AXES)
-    return jax.make_mesh(tuple(shape), MESH_AXES, axis_types=types, devices=devices)
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(shape), MESH_AXES, axis_types=types, devices=devices)
+    between = _between_slices(shape, slices, wanted)
+    inside = [size // count for size, count in zip(shape, between, strict=True)]
+    placed = mesh_utils.create_hybrid_device_mesh(inside, between, devices=devices)
+    return Mesh(placed, MESH_AXES, axis_types=types)
+
+
+def _between_slices(shape: Sequence[int], slices: int, wanted: str) -> list[int]:
+    """How many slices lie along each axis of the mesh: whole slices repeat the model if they can.
+
+    The network between slices is slow. Along `replica` only gradients cross it, along `fsdp`
+    parameters do too, along the other axes activations would.
+    """
+    for axis in ("replica", "fsdp"):
+        if shape[MESH_AXES.index(axis)] % slices == 0:
+            return [slices if name == axis else 1 for name in MESH_AXES]
+    raise InputError(
+        f"config.mesh: {wanted} on {slices} slices; make replica (or fsdp) a multiple of {slices}"
+    )
 
 
 def is_stacked(name: str) -> bool:
@@ -113,6 +133,27 @@ def tensor_shardings(tree: Any, mesh: Mesh, rules: Sequence[Rule] = RULES) -> An
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def check_batch(batch_size: int, mesh: Mesh, processes: int = 1) -> None:
+    """Raise InputError for a batch that the mesh or the processes do not divide."""
+    ways = mesh.shape["replica"] * mesh.shape["fsdp"]
+    if batch_size < 1 or batch_size % ways or batch_size % processes:
+        raise InputError(
+            f"config.batch_size={batch_size} must be a multiple of replica x fsdp = {ways} "
+            f"and of the {processes} processes"
+        )
+
+
+def check_context(parts: int, name: str) -> None:
+    """Raise InputError where the mesh's context axis does not divide a window's `parts`.
+
+    Its devices would then all do the same work.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    context = 1 if mesh.empty else mesh.shape["context"]
+    if parts % context:
+        raise InputError(f"config.mesh.context={context} does not divide the {parts} {name}")
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

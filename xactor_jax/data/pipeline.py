@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from xactor_jax.errors import InputError
-from xactor_jax.sharding import batch_sharding
+from xactor_jax.sharding import batch_sharding, check_batch
 
 # Examples read ahead, in batches: enough to hide one slow read, little enough for long windows.
 BATCHES_AHEAD = 2
@@ -84,12 +84,7 @@ class Batches:
                 "no training example: the data has no clip as long as a window; "
                 "prepare longer clips or choose a shorter window in the config"
             )
-        ways = mesh.shape["replica"] * mesh.shape["fsdp"]
-        if batch_size < 1 or batch_size % ways or batch_size % jax.process_count():
-            raise InputError(
-                f"config.batch_size={batch_size} must be a multiple of replica x fsdp = {ways} "
-                f"and of the {jax.process_count()} processes"
-            )
+        check_batch(batch_size, mesh, jax.process_count())
         self._sharding = batch_sharding(mesh)
         self._iterator = local_batches(
             source,
