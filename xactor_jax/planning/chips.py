@@ -80,6 +80,7 @@ def topology(name: str, slices: int = 1) -> tuple[Sequence[jax.Device], Chip]:
         ("TPU_SKIP_MDS_QUERY", "1"),
         ("TPU_ACCELERATOR_TYPE", "v5litepod-8"),
         ("TPU_WORKER_HOSTNAMES", "localhost"),
+        ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),  # nothing is held: several plans may be made at once
     ):
         os.environ.setdefault(variable, value)
     options = {"num_slices": slices} if slices > 1 else {}

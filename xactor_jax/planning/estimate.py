@@ -30,6 +30,7 @@ class Compiled:
     """Bytes of one device by what they hold, and the program; none where it does not fit."""
 
     kinds: dict[str, int]
+    flops: float  # of all devices, with what is computed again to save memory
     program: Program | None
 
     @property
@@ -98,14 +99,16 @@ class Planned:
         platform = self.mesh.devices.flat[0].platform
         lowering = "cuda" if platform == "gpu" else platform
         with jax.set_mesh(self.mesh):
-            lowered = function.trace(*arguments).lower(lowering_platforms=(lowering,))
+            traced = function.trace(*arguments)
+            lowered = traced.lower(lowering_platforms=(lowering,))
+        flops = executed_flops(traced.jaxpr.jaxpr)
         try:
             compiled = lowered.compile()
         except JaxRuntimeError as error:
             needed = _needed(str(error), _bytes((given, self.frozen, batch)))
             if needed is None:
                 raise
-            return Compiled({**kinds, "working memory": needed}, None)
+            return Compiled({**kinds, "working memory": needed}, flops, None)
         memory = compiled.memory_analysis()
         working = memory.temp_size_in_bytes + memory.output_size_in_bytes
         working -= memory.alias_size_in_bytes
@@ -113,7 +116,7 @@ class Planned:
         padding = memory.argument_size_in_bytes - _bytes((given, self.frozen, batch))
         kinds["working memory"] = working
         kinds["padding and program"] = max(padding, 0) + memory.generated_code_size_in_bytes
-        return Compiled(kinds, Program(compiled.as_text()))
+        return Compiled(kinds, flops, Program(compiled.as_text()))
 
     def model_flops(self, size: int) -> float:
         """Of a step, by formula."""
@@ -124,10 +127,6 @@ class Planned:
             self.batch(size),
             self.key,
         )
-
-    def executed_flops(self, size: int) -> float:
-        """Of a step, with what is computed again to save memory."""
-        return executed_flops(self.step, self.state, self.frozen, self.batch(size), self.key)
 
 
 def _laid_out(tree: Any, shardings: Any) -> Any:
@@ -160,8 +159,10 @@ def _amount(number: str, unit: str) -> int:
     return int(float(number) * 1024 ** " KMGT".index(unit or " "))
 
 
-def collectives(program: Program) -> dict[str, dict[str, float]]:
+def collectives(program: Program | None) -> dict[str, dict[str, float]] | None:
     """By kind: how many there are in the program, how often they run, and what a device sends."""
+    if program is None:
+        return None
     found: dict[str, dict[str, float]] = {}
     for one in program.collectives:
         total = found.setdefault(one.kind, {"count": 0, "runs": 0, "bytes": 0})
@@ -171,8 +172,10 @@ def collectives(program: Program) -> dict[str, dict[str, float]]:
     return dict(sorted(found.items()))
 
 
-def roofline(program: Program, flops: float, mesh: Mesh, chip: Chip) -> dict[str, float]:
+def roofline(step: Compiled, mesh: Mesh, chip: Chip) -> dict[str, float] | None:
     """Seconds that each resource of a device is busy in a step at its peak rate."""
+    if step.program is None:
+        return None
     slices = np.array([getattr(d, "slice_index", None) or 0 for d in mesh.devices.flat])
 
     def crosses(groups: np.ndarray | None) -> bool:
@@ -181,13 +184,14 @@ def roofline(program: Program, flops: float, mesh: Mesh, chip: Chip) -> dict[str
         of_groups = slices[groups]
         return bool((of_groups != of_groups[:, :1]).any())
 
-    far = sum(c.times * c.sent for c in program.collectives if crosses(c.groups))
-    near = sum(c.times * c.sent for c in program.collectives) - far
+    sent = {True: 0.0, False: 0.0}
+    for one in step.program.collectives:
+        sent[crosses(one.groups)] += one.times * one.sent
     return {
-        "arithmetic": flops / mesh.size / chip.arithmetic,
-        "memory": program.traffic / chip.bandwidth,
-        "links": near / chip.links,
-        "network": far / chip.network,
+        "arithmetic": step.flops / mesh.size / chip.arithmetic,
+        "memory": step.program.traffic / chip.bandwidth,
+        "links": sent[False] / chip.links,
+        "network": sent[True] / chip.network,
     }
 
 

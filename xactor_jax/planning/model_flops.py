@@ -25,10 +25,9 @@ def model_flops(loss: Callable[..., Any], params: Any, *others: Any) -> float:
     return _count(traced.jaxpr, learns)[0]
 
 
-def executed_flops(function: Callable[..., Any], *arguments: Any) -> float:
-    """Of a function as it is written, what it computes again included."""
-    traced = jax.make_jaxpr(function)(*arguments)
-    return _count(traced.jaxpr, [False] * len(traced.jaxpr.invars))[0]
+def executed_flops(jaxpr: Jaxpr) -> float:
+    """Of a function as it was traced, what it computes again included."""
+    return _count(jaxpr, [False] * len(jaxpr.invars))[0]
 
 
 def _count(jaxpr: Jaxpr, learns: Sequence[bool]) -> tuple[float, list[bool]]:
@@ -48,6 +47,14 @@ def _count(jaxpr: Jaxpr, learns: Sequence[bool]) -> tuple[float, list[bool]]:
             total += _product(equation) * (1 + sum(given))
         elif name == "conv_general_dilated":
             total += _convolution(equation) * (1 + sum(given))
+        elif name == "pallas_call":  # attention: two products, and four in its gradient
+            grid = [n for n in equation.params["grid_mapping"].grid if isinstance(n, int)]
+            inside = _open(equation.params["jaxpr"])
+            operations = _count(inside, [False] * len(inside.invars))[0]
+            total += operations * math.prod(grid) * (3 if any(given) else 1)
+        elif name == "shard_map":
+            operations, found = _count(_open(equation.params["jaxpr"]), given)
+            total += operations * equation.params["mesh"].size
         elif name == "scan":
             operations, found = _scan(equation.params, given)
             total += operations

@@ -9,7 +9,6 @@ import jax
 
 from xactor_jax.planning.chips import Chip
 from xactor_jax.planning.estimate import (
-    Compiled,
     Planned,
     advice,
     collectives,
@@ -49,7 +48,7 @@ def plan_of(
     if largest:
         compile_at = planned.compile_step
         most = largest_batch(compile_at, size, step, planned.rows, chip.memory)
-    fits = needed <= chip.memory
+    fits, busy = needed <= chip.memory, roofline(step, mesh, chip)
     return {
         "config": config.task,
         "device": chip.name,
@@ -65,18 +64,8 @@ def plan_of(
         "fits": fits,
         "advice": [] if fits else advice(planned, needed, most, chip),
         "flops_per_step": planned.model_flops(size),
-        **_of_program(step, planned, chip),
-        "largest_batch": most,
-    }
-
-
-def _of_program(step: Compiled, planned: Planned, chip: Chip) -> dict[str, Any]:
-    if step.program is None:
-        return {"collectives": None, "roofline": None, "roofline_seconds": None}
-    flops = planned.executed_flops(planned.config.batch_size)
-    busy = roofline(step.program, flops, planned.mesh, chip)
-    return {
         "collectives": collectives(step.program),
         "roofline": busy,
-        "roofline_seconds": max(busy.values()),
+        "roofline_seconds": busy and max(busy.values()),
+        "largest_batch": most,
     }

@@ -11,9 +11,9 @@ from rich.table import Table
 from xactor_jax.errors import InputError
 
 
-def gigabytes(count: float) -> str:
-    """In units of 2^30 bytes."""
-    return f"{count / 2**30:.2f} GiB"
+def size_of(count: float) -> str:
+    """Bytes, in units of 2^30 or 2^20."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.2f} MiB"
 
 
 def show(plan: dict[str, Any], console: Console | None = None) -> None:
@@ -38,9 +38,9 @@ def show(plan: dict[str, Any], console: Console | None = None) -> None:
         console.print(f"largest batch that fits: {plan['largest_batch']}")
     short = plan["bytes_per_chip"] - plan["chip_memory"]
     if plan["fits"]:
-        console.print(f"fits: {gigabytes(-short)} of each device are left")
+        console.print(f"fits: {size_of(-short)} of each device are left")
         return
-    console.print(f"does not fit: {gigabytes(short)} of each device are missing; you could")
+    console.print(f"does not fit: {size_of(short)} of each device are missing; you could")
     for tip in plan["advice"]:
         console.print(f"  {tip}", highlight=False)
 
@@ -53,7 +53,7 @@ def show_sweep(plans: Sequence[dict[str, Any]], console: Console | None = None) 
         seconds = plan["roofline_seconds"]
         table.add_row(
             mesh_of(plan),
-            gigabytes(plan["bytes_per_chip"]),
+            size_of(plan["bytes_per_chip"]),
             "yes" if plan["fits"] else "no",
             "" if seconds is None else f"{1e3 * seconds:.2f} ms",
             "" if seconds is None else limit_of(plan),
@@ -96,14 +96,14 @@ def _memory(plan: dict[str, Any]) -> Table:
     table = Table("memory of a device", "step", "evaluation", box=None, pad_edge=False)
     step, sampler = plan["bytes_by_kind"], plan["sampler_bytes_by_kind"]
     for kind in dict.fromkeys([*step, *sampler]):
-        table.add_row(kind, gigabytes(step.get(kind, 0)), gigabytes(sampler.get(kind, 0)))
-    table.add_row("in all", *(gigabytes(sum(kinds.values())) for kinds in (step, sampler)))
-    table.add_row("there is", *[gigabytes(plan["chip_memory"])] * 2)
+        table.add_row(kind, size_of(step.get(kind, 0)), size_of(sampler.get(kind, 0)))
+    table.add_row("in all", *(size_of(sum(kinds.values())) for kinds in (step, sampler)))
+    table.add_row("there is", *[size_of(plan["chip_memory"])] * 2)
     return table
 
 
 def _exchanges(plan: dict[str, Any]) -> Table:
     table = Table("between devices", "count", "runs", "sent by each", box=None, pad_edge=False)
     for kind, total in plan["collectives"].items():
-        table.add_row(kind, f"{total['count']}", f"{total['runs']}", gigabytes(total["bytes"]))
+        table.add_row(kind, f"{total['count']}", f"{total['runs']}", size_of(total["bytes"]))
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class VideoObjective:
         """Frames of a window, which the mesh's context axis divides."""
         return self.data.targets
 
-    @property
+    @functools.cached_property
     def frozen_shapes(self) -> Any:
         """Shapes of the image half, which the loss reads and training never changes."""
         denoiser = dataclasses.replace(self.renderer.denoiser, temporal=False)
