@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import runpy
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from xactor_jax.command import Parser, run
 from xactor_jax.errors import InputError
@@ -106,11 +107,11 @@ def start(topology: str) -> None:
     name, _, count = topology.partition(":")
     if name == "local":
         return
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_platforms", "cpu")
     if name == "cpu":
         if not count.isdecimal() or not int(count):
             raise InputError(f"--topology={topology}: use cpu:COUNT, such as cpu:8")
-        os.environ["JAX_NUM_CPU_DEVICES"] = count
+        jax.config.update("jax_num_cpu_devices", int(count))
 
 
 def planned(chosen: Namespace) -> Iterator[dict[str, Any]]:
