@@ -9,6 +9,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,9 +22,11 @@ from models.random_weights import with_random_weights
 
 from configs import autoencoder, motion, video
 from xactor_jax.checkpoint import save_weights
+from xactor_jax.config import build
 from xactor_jax.data.shards import Clip, encode_frame, write_shards
+from xactor_jax.models.renderer import RendererConfig
 from xactor_jax.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config
-from xactor_jax.tasks import make_task
+from xactor_jax.tasks import make_objective, make_task
 
 VIEW, LENGTH = 48, 52
 
@@ -143,13 +146,17 @@ _DENOISERS = {
 
 
 def autoencoder_config(factory, size="tiny", file=autoencoder, **changes) -> ConfigDict:
-    """configs/autoencoder.py (or encoder.py) of a tiny size, made smaller."""
+    """configs/autoencoder.py (or encoder.py) of a tiny size, made smaller.
+
+    factory: of pytest's folders, in which the clips lie; None where none will be read.
+    """
     config = file.get_config(size)
     config.update(copy.deepcopy(_QUICK))
     config.optimizer.learning_rate = 3e-3  # at 1e-2 the encoder's rectifiers die
     config.renderer.update({**_RENDERER, "denoiser": _DENOISERS[size]})
     config.face_decoder.channels = (8, 8)
-    config.data.folders = clips(factory)
+    if factory:
+        config.data.folders = clips(factory)
     config.update_from_flattened_dict(changes)
     return config.lock()
 
@@ -163,8 +170,9 @@ def motion_config(factory, renderer: Path, **changes) -> ConfigDict:
     config.motion.update(
         {"width": 16, "depth": 1, "heads": 1, "feed_forward": 2, "context": 20, "audio_window": 2}
     )
-    config.data.folders = clips(factory)
-    config.data.cache = str(factory.getbasetemp() / "latents")
+    if factory:
+        config.data.folders = clips(factory)
+        config.data.cache = str(factory.getbasetemp() / "latents")
     config.update_from_flattened_dict(changes)
     return config.lock()
 
@@ -174,10 +182,41 @@ def video_config(factory, renderer: Path, **changes) -> ConfigDict:
     config = video.get_config("tiny")
     config.update(copy.deepcopy(_QUICK))
     config.renderer = str(renderer)
-    config.data.folders = clips(factory)
+    if factory:
+        config.data.folders = clips(factory)
     config.batch_size = 2
     config.update_from_flattened_dict(changes)
     return config.lock()
+
+
+def small_objective(name: str, **changes) -> tuple[Any, ConfigDict]:
+    """What a task (autoencoder, autoencoder_dit, motion, video, video_dit) learns, and its config;
+    without data."""
+    task, _, kind = name.partition("_")
+    size = "tiny_dit" if kind else "tiny"
+    renderer = build(RendererConfig, autoencoder_config(None, size).renderer.to_dict())
+    if task == "autoencoder":
+        config, renderer = autoencoder_config(None, size, **changes), None
+    elif task == "motion":
+        config = motion_config(None, Path(), **changes)
+    else:
+        config = video_config(None, Path(), **changes)
+    return make_objective(config, renderer), config
+
+
+def random_examples(objective, count: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """A batch that looks like one of the objective's data: noise."""
+    draw = np.random.default_rng(seed)
+
+    def rows(shape):
+        shape, dtype = (count, *shape.shape), shape.dtype
+        if dtype == np.uint8:
+            return draw.integers(0, 256, shape).astype(np.uint8)
+        if dtype == np.bool_:
+            return draw.random(shape) < 0.8
+        return draw.uniform(0.2, 0.8, shape).astype(np.float32)
+
+    return {name: rows(shape) for name, shape in objective.example_shapes.items()}
 
 
 WAV2VEC2 = Wav2Vec2Config(

@@ -1,8 +1,8 @@
 """Meshes, and which axis of which tensor lies where: the only file that names mesh axes.
 
-Axes: `replica` repeats the model, `fsdp` splits parameters and batch, `context` splits time,
-`tensor` splits heads and features. All are Auto axes: networks say at most `constrain(x, "batch")`
-and the compiler does the rest. One device is a 1x1x1x1 mesh.
+Axes: `replica` repeats the model, `fsdp` splits parameters and batch, `context` splits time (frames
+of video, chunks of motion), `tensor` splits heads and hidden features. All are Auto axes: networks
+say at most `constrain(x, "batch")` and the compiler does the rest. One device is a 1x1x1x1 mesh.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -27,6 +27,7 @@ MESH_AXES = ("replica", "fsdp", "context", "tensor")
 ACTIVATION_AXES: dict[str, tuple[str, ...]] = {
     "batch": ("replica", "fsdp"),
     "frames": ("context",),
+    "rows": ("replica", "fsdp", "context"),  # of a batch with its frames, or with its pixels
     "heads": ("tensor",),
     "features": ("tensor",),
 }
@@ -58,7 +59,27 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
             "set one axis to -1 to take the rest"
         )
     types = (AxisType.Auto,) * len(MESH_AXES)
-    return jax.make_mesh(tuple(shape), MESH_AXES, axis_types=types, devices=devices)
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(shape), MESH_AXES, axis_types=types, devices=devices)
+    between = _between_slices(shape, slices, wanted)
+    inside = [size // count for size, count in zip(shape, between, strict=True)]
+    placed = mesh_utils.create_hybrid_device_mesh(inside, between, devices=devices)
+    return Mesh(placed, MESH_AXES, axis_types=types)
+
+
+def _between_slices(shape: Sequence[int], slices: int, wanted: str) -> list[int]:
+    """How many slices lie along each axis of the mesh: whole slices repeat the model if they can.
+
+    The network between slices is slow. Along `replica` only gradients cross it, along `fsdp`
+    parameters do too, along the other axes activations would.
+    """
+    for axis in ("replica", "fsdp"):
+        if shape[MESH_AXES.index(axis)] % slices == 0:
+            return [slices if name == axis else 1 for name in MESH_AXES]
+    raise InputError(
+        f"config.mesh: {wanted} on {slices} slices; make replica (or fsdp) a multiple of {slices}"
+    )
 
 
 def is_stacked(name: str) -> bool:
@@ -86,8 +107,34 @@ def largest_dimension_of_a_layer(shape: tuple[int, ...], mesh: Mesh) -> P:
     return P(None, *spec) if len(spec) else P()
 
 
+def split_by_tensor(axis: int) -> SpecFunction:
+    """A rule for matrices: one axis over `tensor`, and the largest other that divides over `fsdp`.
+
+    Projections to heads or hidden features split what they make, those back split what they take,
+    so that a pair of them exchanges nothing in between (Megatron-LM, arXiv 1909.08053).
+    """
+
+    def spec(shape: tuple[int, ...], mesh: Mesh) -> P:
+        size = mesh.shape["tensor"]
+        if size == 1 or math.prod(shape) < SMALLEST_SPLIT or shape[axis] % size:
+            return largest_dimension(shape, mesh)
+        others = [1 if n == axis % len(shape) else side for n, side in enumerate(shape)]
+        whole = math.prod(shape) // shape[axis] * (shape[axis] // size)
+        found = largest_dimension(tuple(others), mesh) if whole >= SMALLEST_SPLIT else P()
+        axes = [*found, *[None] * (len(shape) - len(found))]
+        axes[axis] = "tensor"
+        while axes and axes[-1] is None:
+            axes.pop()
+        return P(*axes)
+
+    return spec
+
+
+# Attention's fused projection to queries, keys and values stays whole: thirds are not heads.
 RULES: tuple[Rule, ...] = (
     (r"(^|/)stacked/", largest_dimension_of_a_layer),
+    (r"/(to_q|to_k|to_v|hidden|ff/proj)/kernel$", split_by_tensor(-1)),
+    (r"/(to_out|self_attention/out|ff/out|blocks/\d+/out)/kernel$", split_by_tensor(-2)),
     (r"", largest_dimension),
 )
 
@@ -115,6 +162,26 @@ def tensor_shardings(tree: Any, mesh: Mesh, rules: Sequence[Rule] = RULES) -> An
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
+def check_batch(batch_size: int, mesh: Mesh) -> None:
+    """Raise InputError for a batch that the mesh does not divide."""
+    ways = mesh.shape["replica"] * mesh.shape["fsdp"]
+    if batch_size < 1 or batch_size % ways:
+        raise InputError(
+            f"config.batch_size={batch_size} must be a multiple of replica x fsdp = {ways}"
+        )
+
+
+def check_context(parts: int, name: str) -> None:
+    """Raise InputError where the mesh's context axis does not divide a window's `parts`.
+
+    Its devices would then all do the same work.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    context = 1 if mesh.empty else mesh.shape["context"]
+    if parts % context:
+        raise InputError(f"config.mesh.context={context} does not divide the {parts} {name}")
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows of a batch over `replica` and `fsdp`; every other axis whole."""
     return NamedSharding(mesh, P(ACTIVATION_AXES["batch"]))
@@ -130,21 +197,64 @@ def place(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(to_host(tree), tensor_shardings(tree, mesh))
 
 
+def mesh_size() -> int:
+    """How many devices share the work that is being traced: those of the mesh, or one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.size
+
+
+def platform() -> str:
+    """What the work that is being traced will run on, "cpu", "tpu" or "gpu": the mesh's devices."""
+    mesh = jax.sharding.get_abstract_mesh()
+    device = None if mesh.empty else mesh.abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def on_each_device(function: Callable[..., jax.Array], *, heads: int) -> Callable[..., jax.Array]:
+    """A function of batches, such as a kernel, called by every device with its own rows and heads.
+
+    Args:
+      function: of arrays whose leading axis are rows; all but the last of them have heads.
+      heads: their axis.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function
+
+    def call(*arrays: jax.Array) -> jax.Array:
+        rows = _axes_that_divide("rows", arrays[0].shape[0])
+        split = _axes_that_divide("heads", arrays[0].shape[heads])
+        with_heads = P(rows, *[None] * (heads - 1), split)
+        specs = (*[with_heads] * (len(arrays) - 1), P(rows))
+        over = jax.shard_map(function, in_specs=specs, out_specs=with_heads, check_vma=False)
+        return over(*arrays)
+
+    return call
+
+
+def _axes_that_divide(name: str | None, size: int) -> tuple[str, ...] | None:
+    """The first so many mesh axes of an activation's axis that divide it; None: it stays whole."""
+    mesh = jax.sharding.get_abstract_mesh()
+    names = ACTIVATION_AXES[name] if name else ()
+    while names:
+        split = math.prod(mesh.shape[axis] for axis in names)
+        if split > 1 and size % split == 0:
+            return names
+        names = names[:-1]
+    return None
+
+
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Say where an activation lies: one name of `ACTIVATION_AXES` or None for each leading axis.
 
-    Axes that the mesh does not divide stay whole; without a mesh this returns `x`.
+    Axes are split over the first so many of their mesh axes that divide them, or stay whole;
+    without a mesh this returns `x`.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
 
-    def place(name: str | None, size: int) -> tuple[str, ...] | None:
-        names = ACTIVATION_AXES[name] if name else ()
-        split = math.prod(mesh.shape[axis] for axis in names)
-        return names if split > 1 and size % split == 0 else None
-
-    spec = P(*[place(name, size) for name, size in zip(axes, x.shape, strict=False)])
+    spec = P(*[_axes_that_divide(name, size) for name, size in zip(axes, x.shape, strict=False)])
     return jax.lax.with_sharding_constraint(x, spec)
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,11 +45,8 @@ Metrics = dict[str, jax.Array]
 Step = Callable[[TrainState, Any, Batch, PRNGKeyArray], tuple[TrainState, Metrics]]
 
 
-class Task(Protocol):
-    """One thing to learn. `params` and `frozen` are nested dicts of arrays."""
-
-    frozen: Any
-    """Arrays that the loss reads and training never changes; may be {}."""
+class Objective(Protocol):
+    """What is learnt. `params` and `frozen` are nested dicts of arrays."""
 
     def init(self, key: PRNGKeyArray) -> Any:
         """New parameters; traced by jit, so nothing is read from files here."""
@@ -59,6 +57,13 @@ class Task(Protocol):
     ) -> tuple[Float[Array, ""], Metrics]:
         """Mean loss over the batch (fp32) and further scalars to log; pure, traced by jit."""
         ...
+
+
+class Task(Objective, Protocol):
+    """An objective and its data."""
+
+    frozen: Any
+    """Arrays that the loss reads and training never changes; may be {}."""
 
     def source(self) -> Source:
         """One epoch of training examples as small index values."""
@@ -82,7 +87,7 @@ class Task(Protocol):
 
 
 def make_step(
-    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Any
+    task: Objective, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: Any
 ) -> Step:
     """The training step, to be traced by jit: (state, frozen, batch, key) -> (state, metrics)."""
     gradients_of = averaged_gradients(task, config.optimizer)
@@ -107,7 +112,15 @@ def make_step(
     return step
 
 
-def averaged_gradients(task: Task, optimizer: Any) -> Callable[..., tuple[Any, Metrics]]:
+def jit_step(step: Step, state: Any, mesh: Mesh) -> Any:
+    """The step compiled at its first call: the state that it replaces is given up for it.
+
+    state: its arrays or their shapes. Left to the compiler, the new state might lie elsewhere.
+    """
+    return jax.jit(step, donate_argnums=0, out_shardings=(tensor_shardings(state, mesh), None))
+
+
+def averaged_gradients(task: Objective, optimizer: Any) -> Callable[..., tuple[Any, Metrics]]:
     """A function (params, frozen, batch, key) -> (gradients, metrics with "loss").
 
     To save memory it takes the batch in `optimizer.accumulate` parts, one after another, and
@@ -161,6 +174,18 @@ def read_initial_weights(path: str, template: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
+def new_state(
+    task: Objective,
+    optimizer: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    given: Any = None,
+) -> TrainState:
+    """The state before the first step, from given parameters or new ones; traced by jit."""
+    params = task.init(key) if given is None else given
+    ema = jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
+
+
 def first_state(
     task: Task,
     optimizer: optax.GradientTransformation,
@@ -174,11 +199,7 @@ def first_state(
     checkpoint (and `batches` moved to its position), else step 0 with weights from a file or from
     `task.init`, and {}."""
 
-    def make(key: PRNGKeyArray, given: Any) -> TrainState:
-        params = task.init(key) if given is None else given
-        ema = jax.tree.map(jnp.copy, params)
-        return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
-
+    make = functools.partial(new_state, task, optimizer)
     shapes = jax.eval_shape(make, key, None)
     shardings = tensor_shardings(shapes, mesh)
     placed = jax.tree.map(
@@ -339,7 +360,7 @@ def train(config: Any, task: Task, workdir: Path) -> int:
             config=config,
             task=task,
             workdir=workdir,
-            update=jax.jit(make_step(task, optimizer, schedule, config), donate_argnums=0),
+            update=jit_step(make_step(task, optimizer, schedule, config), state, mesh),
             frozen=place(task.frozen, mesh),
             keys=keys,
             batches=batches,

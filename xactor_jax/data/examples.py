@@ -7,6 +7,7 @@ import functools
 from collections import defaultdict
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float32
 
@@ -232,6 +233,33 @@ class FaceExamples:
                 names = examples[0]
                 batches[source] = {k: np.stack([e[k] for e in examples]) for k in names}
         return batches
+
+
+def example_shapes(config: FaceExampleConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of what `FaceExamples.load` returns, without any data."""
+    c, t = config, config.targets
+
+    def pictures(size: int, *count: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*count, size, size, 3), np.uint8)
+
+    def numbers(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, np.float32)
+
+    flag = jax.ShapeDtypeStruct((), np.bool_)
+    return {
+        "reference": pictures(c.image_size),
+        "target": pictures(c.image_size, t),
+        "reference_face": pictures(c.face_size),
+        "target_face": pictures(c.face_size, t),
+        "driving": pictures(c.crop_size, t),
+        "other_driving": pictures(c.crop_size, min(c.other_crops, t)),
+        "reference_driving": pictures(c.crop_size),
+        "box": numbers(t, 3),
+        "head_box": numbers(t, 3),
+        "truth": numbers(t, TRUTH),
+        "has_truth": flag,
+        "is_footage": flag,
+    }
 
 
 def has_truth(clip: Clip) -> bool:

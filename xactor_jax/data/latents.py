@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from xactor_jax.data.audio_features import Hearing, audio_features
-from xactor_jax.data.direction import direction_of, thinned
+from xactor_jax.data.direction import WIDTH, direction_of, thinned
 from xactor_jax.data.shards import Clip, audio_to_float, decode_frames, open_shards
 from xactor_jax.data.transforms import PLAIN, driving_picture
 from xactor_jax.data.windows import SOURCES, MixedWindows
@@ -214,3 +215,21 @@ class MotionExamples:
         high, part = np.minimum(low + 1, self.bands - 1), (source - low).astype(np.float32)
         moved = columns[:, low] * (1 - part) + columns[:, high] * part
         return moved.reshape(audio.shape) + np.float32(self.gain * rng.uniform(-1, 1))
+
+
+def example_shapes(
+    frames: int, audio_window: int, latent: int, audio: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of what `MotionExamples.load` returns, without any data."""
+
+    def numbers(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, np.float32)
+
+    heard = frames + 2 * audio_window
+    return {
+        "latents": numbers(frames, latent),
+        "audio": numbers(heard, audio),
+        "audio_known": jax.ShapeDtypeStruct((heard,), np.bool_),
+        "direction": numbers(frames, WIDTH),
+        "reference": numbers(latent),
+    }

@@ -19,7 +19,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding
 
 from xactor_jax.errors import InputError
-from xactor_jax.sharding import batch_sharding
+from xactor_jax.sharding import batch_sharding, check_batch
 
 # Examples read ahead, in batches: enough to hide one slow read, little enough for long windows.
 BATCHES_AHEAD = 2
@@ -170,11 +170,7 @@ class Batches:
                 "no training example: the data has no clip as long as a window; "
                 "prepare longer clips or choose a shorter window in the config"
             )
-        ways = mesh.shape["replica"] * mesh.shape["fsdp"]
-        if batch_size < 1 or batch_size % ways:
-            raise InputError(
-                f"config.batch_size={batch_size} must be a multiple of replica x fsdp = {ways}"
-            )
+        check_batch(batch_size, mesh)
         self._batch_size = batch_size
         self._sharding = batch_sharding(mesh)
         rows = sorted(rows_here(self._sharding, batch_size))

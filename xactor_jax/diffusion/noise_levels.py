@@ -29,6 +29,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 WAYS = ("clean_history", "independent", "per_frame", "clean_prefix", "propagated", "staircase")
@@ -183,9 +184,9 @@ def fused_snr_weights(
     return weights / jnp.maximum(jnp.mean(weights), 1e-6)
 
 
-def chunk_causal_mask(frames: int, chunk: int) -> Bool[Array, "frames frames"]:
-    """Full attention inside a chunk, causal across chunks."""
-    index = jnp.arange(frames) // chunk
+def chunk_causal_mask(frames: int, chunk: int) -> Bool[np.ndarray, "frames frames"]:
+    """Full attention inside a chunk, causal across chunks; known when compiling."""
+    index = np.arange(frames) // chunk
     return index[None, :] <= index[:, None]
 
 

@@ -23,6 +23,7 @@ from xactor_jax.nn.embeddings import NoiseLevelEmbedding, rotate
 from xactor_jax.nn.layers import Linear
 from xactor_jax.nn.norms import layer_norm, modulate
 from xactor_jax.nn.repeated import repeated
+from xactor_jax.sharding import constrain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -287,6 +288,7 @@ class MotionTransformer(nnx.Module):
                 modulation = block.modulation(condition)
             if sound is None:
                 sound = block.audio_attention.keys_and_values(heard)
+            x = constrain(x, "batch", "frames")
             return block(x, modulation, positions, mask, sound, audio_mask, place, before)
 
         x, made = repeated(

@@ -25,6 +25,7 @@ from xactor_jax.nn.layers import Linear
 from xactor_jax.nn.norms import layer_norm, modulate
 from xactor_jax.nn.patches import from_patches, to_patches
 from xactor_jax.nn.repeated import repeated
+from xactor_jax.sharding import constrain
 
 _FREQUENCIES = 256  # of the noise level
 
@@ -96,7 +97,9 @@ class DiT(nnx.Module):
         motion = None if motion is None else rearrange(motion, "b t n d -> (b t) n d")
         seen = None if reference_seen is None else of_frame(reference_seen)
         x, made = repeated(
-            lambda block, x, shared: block(x, condition, image_token, motion, shared, seen, t),
+            lambda block, x, shared: block(
+                constrain(x, "rows"), condition, image_token, motion, shared, seen, t
+            ),
             self.blocks,
             x,
             reference,
@@ -188,7 +191,7 @@ class Block(nnx.Module):
                 f"a window of {frames} frames is over the {self.config.max_frames} trained"
             )
         n = x.shape[1]
-        x = rearrange(x, "(b t) n d -> (b n) t d", t=frames)
+        x = constrain(rearrange(x, "(b t) n d -> (b n) t d", t=frames), "rows")
         h = attend(x, positions=jnp.asarray(interleaved_positions(frames, x.shape[-1]), x.dtype))
         return rearrange(h, "(b n) t d -> (b t) n d", n=n)
 

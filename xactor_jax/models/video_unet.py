@@ -24,6 +24,7 @@ from xactor_jax.nn.blocks import AttentionModule, ResnetBlock, Shared, SpatialTr
 from xactor_jax.nn.embeddings import NoiseLevelEmbedding
 from xactor_jax.nn.layers import Conv, Linear
 from xactor_jax.nn.norms import group_norm
+from xactor_jax.sharding import constrain
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ class Run:
         if layer.attention is not None and self._reference is not None:
             shared = next(self._reference)
         call = functools.partial(layer, run=self, shared=shared)
-        x, tokens = (jax.checkpoint(call) if self.rematerialise else call)(x)
+        x, tokens = (jax.checkpoint(call) if self.rematerialise else call)(constrain(x, "rows"))
         if tokens is not None:
             self.tokens.append(tokens)
         return x

@@ -1,4 +1,4 @@
-"""Attention: the only file that knows which kernel computes it."""
+"""Attention: the only file that chooses which kernel computes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from xactor_jax.nn import kernels
 from xactor_jax.nn.layers import Linear, initial_kernel
+from xactor_jax.sharding import mesh_size, platform
 
 KeysAndValues = tuple[Float[Array, "b k heads d"], Float[Array, "b k heads d"]]
 
@@ -30,7 +32,8 @@ def attention(
 ) -> Float[Array, "b q heads d"]:
     """Scaled dot-product attention; where the mask is False nothing is seen. Softmax in fp32.
 
-    A bias is added to the scores. Queries are taken in blocks, one after another, so that no more
+    A bias is added to the scores. Long sequences go to the kernels of nn/kernels.py where one suits
+    device and arguments. Elsewhere queries are taken in blocks, one after another, so that no more
     than `SCORES` scores exist at a time (or those of a single query): memory grows with the number
     of tokens and not with its square (Rabe and Staats, arXiv 2112.05682), in training too.
 
@@ -38,11 +41,16 @@ def attention(
       earlier: keys and values that come before `key` and `value` in mask and bias; (b, heads, e, d)
         each, as they are computed with, so that those of many calls are not copied.
     """
-    q, device_count = query.shape[1], jax.device_count()
+    where = platform()
+    if where == "tpu" and kernels.suits_splash(query, key, mask, bias, earlier):
+        return kernels.splash(query, key, value, mask)
+    if where in ("gpu", "cuda") and kernels.suits_cudnn(query, key, bias, earlier):
+        return kernels.cudnn(query, key, value, mask, bias)
+    q = query.shape[1]
     query, key, value = (rearrange(x, "b n heads d -> b heads n d") for x in (query, key, value))
     count = key.shape[2] + (0 if earlier is None else earlier[0].shape[2])
     of_one_query = math.prod(query.shape[:2]) * count
-    blocks = -(-q // max(1, SCORES * device_count // of_one_query))
+    blocks = -(-q // max(1, SCORES * mesh_size() // of_one_query))
     if blocks == 1:
         seen = _seen(query, key, value, mask, bias, earlier)
         return rearrange(seen, "b heads n d -> b n heads d")

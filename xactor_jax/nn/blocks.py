@@ -12,6 +12,7 @@ from xactor_jax.nn.attention import KeysAndValues, MultiHeadAttention
 from xactor_jax.nn.embeddings import interleaved_positions
 from xactor_jax.nn.layers import Conv, Linear
 from xactor_jax.nn.norms import group_norm, layer_norm
+from xactor_jax.sharding import constrain
 
 
 class GatedFeedForward(nnx.Module):
@@ -191,7 +192,7 @@ class AttentionModule(nnx.Module):
         if self.temporal:
             if t > self.max_frames:
                 raise ValueError(f"a window of {t} frames is over the {self.max_frames} trained")
-            h = rearrange(self.proj_in(h), "b t h w c -> (b h w) t c")
+            h = constrain(rearrange(self.proj_in(h), "b t h w c -> (b h w) t c"), "rows")
             positions = jnp.asarray(interleaved_positions(t, c), h.dtype)
             for norm, attend in zip(self.norms, self.attentions, strict=True):
                 h = h + attend(norm(h) + positions)

@@ -23,7 +23,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from xactor_jax.checkpoint import load_weights, save_weights
 from xactor_jax.config import build, released
-from xactor_jax.data.examples import TRUTH, TRUTH_NAMES, FaceExampleConfig, FaceExamples
+from xactor_jax.data.examples import (
+    TRUTH,
+    TRUTH_NAMES,
+    FaceExampleConfig,
+    FaceExamples,
+    example_shapes,
+)
 from xactor_jax.diffusion.noise_levels import logit_normal
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation.pictures import mouth_weights, to_signed
@@ -31,6 +37,7 @@ from xactor_jax.models.face_decoder import FaceDecoder, FaceDecoderConfig
 from xactor_jax.models.renderer import NEUTRAL_BOX, Renderer, RendererConfig
 from xactor_jax.models.vae import fit_basis
 from xactor_jax.nn.layers import Linear, abstract, initial_keys
+from xactor_jax.sharding import check_context
 from xactor_jax.tasks.autoencoder_losses import (
     by_source,
     frame_weights,
@@ -83,8 +90,8 @@ class AutoencoderLoss:
         return max(self.flow, self.picture, self.moved) > 0
 
 
-class AutoencoderTask:
-    """Task `autoencoder` of the training loop."""
+class AutoencoderObjective:
+    """What is learnt, without the data: parameters, their loss, and shapes of all that it reads."""
 
     def __init__(self, config: Any):
         self.renderer = build(RendererConfig, config.renderer.to_dict())
@@ -94,21 +101,33 @@ class AutoencoderTask:
             latent=self.renderer.encoder.latent, **config.face_decoder.to_dict()
         )
         self.weights = build(AutoencoderLoss, config.loss.to_dict())
-        self.weights_dtype = config.weights_dtype
         data = FaceExampleConfig(
             image_size=self.renderer.image_size,
             view_scale=self.renderer.view_scale,
             crop_size=self.renderer.encoder.image_size,
             face_size=self.decoder.image_size,
         )
-        data = dataclasses.replace(data, **config.data.to_dict())
-        self.examples = FaceExamples(data, "train")
-        self.held_out = FaceExamples(dataclasses.replace(data, augment=False), "test")
-        self.graph = nnx.split(abstract(self._models), nnx.Param, ...)[0]
-        mean, deviation = self.examples.truth_statistics(64)
-        self.frozen = {
-            "truth": {"mean": mean, "deviation": deviation, "weight": self._truth_weights()},
-            **self._measure(config.initial_weights),
+        self.data = dataclasses.replace(data, **config.data.to_dict())
+        self.graph, _, self._statistics = nnx.split(abstract(self._models), nnx.Param, ...)
+
+    @property
+    def example_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of one training example."""
+        return example_shapes(self.data)
+
+    @property
+    def parts(self) -> int:
+        """Targets of an example, which the mesh's context axis divides."""
+        return self.data.targets
+
+    @property
+    def frozen_shapes(self) -> Any:
+        """Shapes of what the loss reads and training never changes."""
+        truth, copying = (jax.ShapeDtypeStruct((n,), jnp.float32) for n in (TRUTH, 2))
+        return {
+            "truth": dict.fromkeys(("mean", "deviation", "weight"), truth),
+            "copying": dict.fromkeys(("flow", "decoder"), copying),
+            "codec": nnx.to_pure_dict(self._statistics)["renderer"]["codec"],
         }
 
     def _models(self, rngs: nnx.Rngs) -> nnx.Dict:
@@ -125,25 +144,6 @@ class AutoencoderTask:
         """How much each number of the truth counts; mean 1."""
         weights = np.where(np.isin(TRUTH_NAMES, SINGLE), self.weights.emphasis, 1)
         return (weights / weights.mean()).astype(np.float32)
-
-    def _measure(self, initial_weights: str) -> dict[str, Any]:
-        """The codec's basis, and what copying the reference misses in footage and in actors."""
-        count, rng = min(256, len(self.examples)), np.random.default_rng(0)
-        chosen = np.linspace(0, len(self.examples) - 1, count).astype(int)
-        examples = [self.examples.load(self.examples[int(i)], rng) for i in chosen]
-        batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-        errors = self._copying({name: jnp.asarray(array) for name, array in batch.items()})
-        copying = {name: np.asarray(error) for name, error in errors.items()}
-        if initial_weights:  # they know the latents of their own basis only
-            codec = load_weights(Path(initial_weights))[0]["statistics"]["codec"]
-        else:
-            codec = fit_basis(to_signed(batch["target"][:, 0]), self.renderer.codec)
-        return {
-            "codec": codec,
-            "copying": {
-                name: by_source(error, batch["is_footage"]) for name, error in copying.items()
-            },
-        }
 
     def _where(self, batch: Batch) -> dict[str, Float[Array, "b t h w"]]:
         """Weights of the pixels of targets and of their coarse crops."""
@@ -175,18 +175,11 @@ class AutoencoderTask:
         """New parameters of the renderer and of the face decoder."""
         return nnx.to_pure_dict(nnx.state(self._models(initial_keys(key)), nnx.Param))
 
-    def source(self) -> FaceExamples:
-        """The index of examples."""
-        return self.examples
-
-    def load(self, element: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Read, crop and augment one example."""
-        return self.examples.load(element, rng)
-
     def loss(
         self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Velocity loss of the targets, and those of the latent, the face decoder and the codec."""
+        check_context(self.parts, "targets of an example")
         models, weights = self._merge(params, frozen), self.weights
         latent_key, frames_key, codec_key = jax.random.split(key, 3)
         counts, where = self._counts(batch, frozen), self._where(batch)
@@ -273,6 +266,52 @@ class AutoencoderTask:
         reference = jnp.repeat(to_signed(batch["reference_face"]), t, axis=0)
         face = decoder(rearrange(motion, "b t d -> (b t) d"), reference)
         return rearrange(face, "(b t) h w c -> b t h w c", t=t)
+
+    def sampler(self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray) -> Array:
+        """Frames of the targets, as evaluation renders them."""
+        return render_examples(self._merge(params, frozen).renderer, batch, key)
+
+
+class AutoencoderTask(AutoencoderObjective):
+    """Task `autoencoder` of the training loop."""
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        self.weights_dtype = config.weights_dtype
+        self.examples = FaceExamples(self.data, "train")
+        self.held_out = FaceExamples(dataclasses.replace(self.data, augment=False), "test")
+        mean, deviation = self.examples.truth_statistics(64)
+        self.frozen = {
+            "truth": {"mean": mean, "deviation": deviation, "weight": self._truth_weights()},
+            **self._measure(config.initial_weights),
+        }
+
+    def _measure(self, initial_weights: str) -> dict[str, Any]:
+        """The codec's basis, and what copying the reference misses in footage and in actors."""
+        count, rng = min(256, len(self.examples)), np.random.default_rng(0)
+        chosen = np.linspace(0, len(self.examples) - 1, count).astype(int)
+        examples = [self.examples.load(self.examples[int(i)], rng) for i in chosen]
+        batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+        errors = self._copying({name: jnp.asarray(array) for name, array in batch.items()})
+        copying = {name: np.asarray(error) for name, error in errors.items()}
+        if initial_weights:  # they know the latents of their own basis only
+            codec = load_weights(Path(initial_weights))[0]["statistics"]["codec"]
+        else:
+            codec = fit_basis(to_signed(batch["target"][:, 0]), self.renderer.codec)
+        return {
+            "codec": codec,
+            "copying": {
+                name: by_source(error, batch["is_footage"]) for name, error in copying.items()
+            },
+        }
+
+    def source(self) -> FaceExamples:
+        """The index of examples."""
+        return self.examples
+
+    def load(self, element: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Read, crop and augment one example."""
+        return self.examples.load(element, rng)
 
     def _render(self, params: Any, frozen: Any, key: PRNGKeyArray) -> Render:
         render = jax.jit(

@@ -18,7 +18,7 @@ from xactor_jax.checkpoint import save_weights
 from xactor_jax.config import build, released
 from xactor_jax.data.audio_features import MelConfig
 from xactor_jax.data.direction import WIDTH
-from xactor_jax.data.latents import MotionExamples, Track, cached_tracks
+from xactor_jax.data.latents import MotionExamples, Track, cached_tracks, example_shapes
 from xactor_jax.data.speech_features import SpeechModel
 from xactor_jax.diffusion.noise_levels import (
     Forcing,
@@ -31,9 +31,10 @@ from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.samplers import euler_step
 from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
-from xactor_jax.motion_sampler import MotionSampler, MotionSampling, heard_audio
+from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling, heard_audio
 from xactor_jax.nn.layers import abstract, initial_keys
 from xactor_jax.release import renderer_at
+from xactor_jax.sharding import check_context
 
 Batch = dict[str, jax.Array]
 
@@ -49,67 +50,48 @@ class MotionLoss:
     fused_snr: bool = False  # weigh chunks by what the past tells of them
 
 
-class MotionTask:
-    """Task `motion` of the training loop."""
+class MotionObjective:
+    """What is learnt, without the data: parameters, their loss, and shapes of all that it reads."""
 
-    def __init__(self, config: Any):
-        if not config.renderer:
-            raise InputError("config.renderer is empty; give the weights of an autoencoder")
-        renderer = renderer_at(config.renderer)
-        self.encoder = renderer.encoder
-        self.hearing = hearing_of(config)
+    def __init__(self, config: Any, latent: int, hearing: MelConfig | SpeechModel):
+        self.hearing = hearing
         self.config = MotionTransformerConfig(
-            latent=renderer.config.encoder.latent,
-            audio=self.hearing.width,
-            direction=WIDTH,
-            **config.motion.to_dict(),
+            latent=latent, audio=hearing.width, direction=WIDTH, **config.motion.to_dict()
         )
         self.flow = build(Flow, config.flow.to_dict())
         self.forcing = build(Forcing, config.forcing.to_dict())
         self.weights = build(MotionLoss, config.loss.to_dict())
         self.sampling = build(MotionSampling, config.sampling.to_dict())
-        self.weights_dtype = config.weights_dtype
-
-        def tracks(split: str) -> list[Track]:
-            size = renderer.config.encoder.image_size
-            cache, folders = config.data.cache, config.data.folders
-            return cached_tracks(
-                cache, renderer.encoder, folders, split, renderer.encode, size, self.hearing
-            )
-
-        train = tracks("train")
-        self.frozen = statistics(train)
-        self.examples = MotionExamples(
-            train,
-            self.config.context,
-            self.config.audio_window,
-            bands=config.mel.bands,
-            **config.data.windows.to_dict(),
-        )
-        self.held_out = [track for track in tracks("test") if len(track.latents) >= 50]
-        if not self.held_out:
-            folders = ", ".join(config.data.folders)
-            raise InputError(f"{folders}: no test clip of 50 frames; prepare longer ones")
         model = abstract(lambda rngs: MotionTransformer(self.config, rngs=rngs))
         self.graph = nnx.split(model, nnx.Param, ...)[0]
+
+    @property
+    def example_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of one training example."""
+        c = self.config
+        return example_shapes(c.context, c.audio_window, c.latent, c.audio)
+
+    @property
+    def parts(self) -> int:
+        """Chunks of the context, which the mesh's context axis divides."""
+        return self.config.context // self.config.chunk
+
+    @property
+    def frozen_shapes(self) -> Any:
+        """Shapes of the latents' statistics, which the loss reads and training never changes."""
+        row = jax.ShapeDtypeStruct((self.config.latent,), jnp.float32)
+        return {"mean": row, "spread": row, "deviation": row}
 
     def init(self, key: PRNGKeyArray) -> Any:
         """New parameters."""
         model = MotionTransformer(self.config, rngs=initial_keys(key))
         return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
-    def source(self) -> MotionExamples:
-        """The index of windows."""
-        return self.examples
-
-    def load(self, element: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Cut one window."""
-        return self.examples.load(element, rng)
-
     def loss(
         self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Velocity loss of noisy latents, each frame at a level of its own."""
+        check_context(self.parts, "chunks of the context")
         c = self.config
         level_key, noise_key, copy_key, audio_key, reference_key = jax.random.split(key, 5)
         origin = batch["reference"][:, None] if c.relative else frozen["mean"]
@@ -223,6 +205,67 @@ class MotionTask:
         noisy = levels.noisy[:, ::chunk]  # one level a chunk, but for levels by frame
         seen = jnp.where(levels.clean_history[:, None], levels.history_noise, noisy)
         return jnp.repeat(fused_snr_weights(noisy, seen, chunk), chunk, axis=1)
+
+    def sampler(self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray) -> Any:
+        """One round of acting after a full context, as many performances as the batch has."""
+        c, ones = self.config, dict.fromkeys(self.frozen_shapes, np.ones(self.config.latent))
+        sampler = MotionSampler(c, self.hearing, self.flow, params, ones)
+        plan = sampler.plan(self.sampling)
+        b, n = len(batch["latents"]), plan.rollout.in_flight
+        near, levels = n + 2 * c.audio_window, plan.rollout.levels(plan.rollout.chunks_in_flight)
+        flight = Flight(
+            z=jax.random.normal(key, (b, n, c.latent)),
+            past=sampler.empty_past(plan, b),
+            audio=batch["audio"][:, :near],
+            audio_known=batch["audio_known"][:, :near],
+            direction=batch["direction"][:, :n],
+            reference=batch["reference"],
+            reference_seen=jnp.ones(b, bool),
+            history_noise=jnp.zeros((b, c.chunk, c.latent)),
+            scales=jnp.asarray(list(self.sampling.guidance.values())),
+        )
+        return sampler.next_chunk(plan, params, flight, jnp.asarray(levels))
+
+
+class MotionTask(MotionObjective):
+    """Task `motion` of the training loop."""
+
+    def __init__(self, config: Any):
+        if not config.renderer:
+            raise InputError("config.renderer is empty; give the weights of an autoencoder")
+        renderer = renderer_at(config.renderer)
+        self.encoder = renderer.encoder
+        super().__init__(config, renderer.config.encoder.latent, hearing_of(config))
+        self.weights_dtype = config.weights_dtype
+
+        def tracks(split: str) -> list[Track]:
+            size = renderer.config.encoder.image_size
+            cache, folders = config.data.cache, config.data.folders
+            return cached_tracks(
+                cache, renderer.encoder, folders, split, renderer.encode, size, self.hearing
+            )
+
+        train = tracks("train")
+        self.frozen = statistics(train)
+        self.examples = MotionExamples(
+            train,
+            self.config.context,
+            self.config.audio_window,
+            bands=config.mel.bands,
+            **config.data.windows.to_dict(),
+        )
+        self.held_out = [track for track in tracks("test") if len(track.latents) >= 50]
+        if not self.held_out:
+            folders = ", ".join(config.data.folders)
+            raise InputError(f"{folders}: no test clip of 50 frames; prepare longer ones")
+
+    def source(self) -> MotionExamples:
+        """The index of windows."""
+        return self.examples
+
+    def load(self, element: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Cut one window."""
+        return self.examples.load(element, rng)
 
     def _perform(
         self, params: Any, tracks: list[Track], heard: list[Track], key: PRNGKeyArray

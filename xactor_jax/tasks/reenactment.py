@@ -20,6 +20,7 @@ from xactor_jax.evaluation.pictures import (
     to_signed,
 )
 from xactor_jax.models.renderer import Reference, Renderer
+from xactor_jax.sharding import constrain
 
 Batch = dict[str, Any]
 _ROWS = ("reference", "driving", "target")
@@ -29,7 +30,7 @@ Render = Callable[[Batch], Float[np.ndarray, "b t h w 3"]]
 def encode_latents(renderer: Renderer, pictures: Array) -> Float[Array, "b t h w c"]:
     """The codec's latents of frames (b, t, h, w, 3) in bytes; no gradient flows."""
     t = pictures.shape[1]
-    flat = to_signed(rearrange(pictures, "b t h w c -> (b t) h w c"))
+    flat = to_signed(constrain(rearrange(pictures, "b t h w c -> (b t) h w c"), "rows"))
     latents = jax.lax.stop_gradient(renderer.codec.encode(flat))
     return rearrange(latents, "(b t) h w c -> b t h w c", t=t)
 
@@ -37,7 +38,8 @@ def encode_latents(renderer: Renderer, pictures: Array) -> Float[Array, "b t h w
 def encode_motion(renderer: Renderer, crops: Array) -> Float[Array, "b t d"]:
     """Motion latents of driving crops (b, t, c, c, 3) in bytes."""
     t = crops.shape[1]
-    latents = renderer.encoder.encode(to_signed(rearrange(crops, "b t h w c -> (b t) h w c")))
+    flat = constrain(rearrange(crops, "b t h w c -> (b t) h w c"), "rows")
+    latents = renderer.encoder.encode(to_signed(flat))
     return rearrange(latents, "(b t) d -> b t d", t=t)
 
 

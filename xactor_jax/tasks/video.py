@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from xactor_jax.checkpoint import config_of, load_kind, save_weights
 from xactor_jax.config import build, released
-from xactor_jax.data.examples import FaceExampleConfig, FaceExamples
+from xactor_jax.data.examples import FaceExampleConfig, FaceExamples, example_shapes
 from xactor_jax.diffusion.noise_levels import logit_normal
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation.pictures import mouth_weights
 from xactor_jax.models.renderer import NEUTRAL_BOX, Renderer, RendererConfig
 from xactor_jax.nn.layers import abstract, initial_keys
+from xactor_jax.sharding import check_context
 from xactor_jax.tasks.reenactment import (
     encode_latents,
     encode_motion,
@@ -44,26 +46,16 @@ class VideoLoss:
     shared_noise: float = 1.0  # share of windows whose frames start from one picture of noise
 
 
-class VideoTask:
-    """Task `video` of the training loop."""
+class VideoObjective:
+    """What is learnt, without the data: parameters, their loss, and shapes of all that it reads."""
 
-    def __init__(self, config: Any):
-        if not config.renderer:
-            raise InputError("config.renderer is empty; give the weights of an autoencoder")
-        arrays, metadata = load_kind(Path(config.renderer), "renderer")
-        image = config_of(Path(config.renderer), metadata, "renderer", RendererConfig)
-        if image.denoiser.temporal:
-            raise InputError(
-                f"{config.renderer}: it has temporal layers already; give an autoencoder's weights"
-            )
+    def __init__(self, config: Any, image: RendererConfig):
         denoiser = dataclasses.replace(
             image.denoiser, temporal=True, max_frames=config.data.targets
         )
         self.renderer = dataclasses.replace(image, denoiser=denoiser)
         self.weights = build(VideoLoss, config.loss.to_dict())
-        self.weights_dtype = config.weights_dtype
-        self.frozen = {"params": arrays["params"]["renderer"], "statistics": arrays["statistics"]}
-        data = FaceExampleConfig(
+        self.data = FaceExampleConfig(
             image_size=image.image_size,
             view_scale=image.view_scale,
             crop_size=image.encoder.image_size,
@@ -71,23 +63,35 @@ class VideoTask:
             consecutive=True,
             **config.data.to_dict(),
         )
-        self.examples = FaceExamples(data, "train")
-        self.held_out = FaceExamples(dataclasses.replace(data, augment=False), "test")
         model = abstract(lambda rngs: Renderer(self.renderer, rngs=rngs))
         self.graph = nnx.split(model, nnx.Param, ...)[0]
+
+    @property
+    def example_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of one training example."""
+        return example_shapes(self.data)
+
+    @property
+    def parts(self) -> int:
+        """Frames of a window, which the mesh's context axis divides."""
+        return self.data.targets
+
+    @functools.cached_property
+    def frozen_shapes(self) -> Any:
+        """Shapes of the image half, which the loss reads and training never changes."""
+        denoiser = dataclasses.replace(self.renderer.denoiser, temporal=False)
+        image = dataclasses.replace(self.renderer, denoiser=denoiser)
+        model = abstract(lambda rngs: Renderer(image, rngs=rngs))
+        _, params, statistics = nnx.split(model, nnx.Param, ...)
+        return {
+            "params": nnx.to_pure_dict(params),
+            "statistics": nnx.to_pure_dict(statistics),
+        }
 
     def init(self, key: PRNGKeyArray) -> Any:
         """New parameters of the temporal modules, which at first change nothing."""
         model = Renderer(self.renderer, rngs=initial_keys(key))
         return temporal_part(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-
-    def source(self) -> FaceExamples:
-        """The index of windows."""
-        return self.examples
-
-    def load(self, element: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Read, crop and augment one window."""
-        return self.examples.load(element, rng)
 
     def _merge(self, params: Any, frozen: Any) -> Renderer:
         whole = join(frozen["params"], params)
@@ -97,6 +101,7 @@ class VideoTask:
         self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """Velocity loss of whole windows; only the temporal modules learn."""
+        check_context(self.parts, "frames of a window")
         model, weights = self._merge(params, frozen), self.weights
         level_key, noise_key, latent_key, box_key, share_key = jax.random.split(key, 5)
         target = encode_latents(model, batch["target"])
@@ -121,6 +126,30 @@ class VideoTask:
         truth = jnp.mean(jnp.abs(jnp.diff(target, axis=1)))
         return loss, {"change_ratio": change / truth}
 
+    def sampler(self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray) -> Array:
+        """Frames of whole windows, as evaluation renders them."""
+        return render_examples(self._merge(params, frozen), batch, key)
+
+
+class VideoTask(VideoObjective):
+    """Task `video` of the training loop."""
+
+    def __init__(self, config: Any):
+        arrays, image = image_half(config.renderer)
+        super().__init__(config, image)
+        self.weights_dtype = config.weights_dtype
+        self.frozen = {"params": arrays["params"]["renderer"], "statistics": arrays["statistics"]}
+        self.examples = FaceExamples(self.data, "train")
+        self.held_out = FaceExamples(dataclasses.replace(self.data, augment=False), "test")
+
+    def source(self) -> FaceExamples:
+        """The index of windows."""
+        return self.examples
+
+    def load(self, element: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Read, crop and augment one window."""
+        return self.examples.load(element, rng)
+
     def _render(self, params: Any, frozen: Any, key: PRNGKeyArray):
         render = jax.jit(
             lambda params, frozen, batch: render_examples(self._merge(params, frozen), batch, key)
@@ -143,6 +172,17 @@ class VideoTask:
         }
         metadata = {"kind": "renderer", "renderer": released(self.renderer)}
         save_weights(path, weights, metadata, self.weights_dtype)
+
+
+def image_half(path: str) -> tuple[dict, RendererConfig]:
+    """An autoencoder's weights and their renderer's config. Raises InputError for other files."""
+    if not path:
+        raise InputError("config.renderer is empty; give the weights of an autoencoder")
+    arrays, metadata = load_kind(Path(path), "renderer")
+    image = config_of(Path(path), metadata, "renderer", RendererConfig)
+    if image.denoiser.temporal:
+        raise InputError(f"{path}: it has temporal layers already; give an autoencoder's weights")
+    return arrays, image
 
 
 def temporal_part(params: Any) -> Any:

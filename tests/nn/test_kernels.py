@@ -1,0 +1,83 @@
+"""Kernels of accelerators against the formula, interpreted, and compiled for slices without one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xactor_jax.diffusion.noise_levels import chunk_causal_mask
+from xactor_jax.nn import kernels
+from xactor_jax.nn.attention import attention
+from xactor_jax.planning.chips import topology
+from xactor_jax.sharding import batch_sharding, make_mesh
+
+DRAW = np.random.default_rng(0)
+Q, K = 130, 140  # neither fills a block of 128
+
+
+def draw(tokens):
+    return DRAW.normal(size=(2, tokens, 2, 8)).astype(np.float32)
+
+
+MASKS = {
+    "none": None,
+    "keys": DRAW.random((2, 1, 1, K)) < 0.7,
+    "block causal": chunk_causal_mask(K, 10)[None, None, -Q:],
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_splash_attention_is_attention(name):
+    query, key, value, mask = draw(Q), draw(K), draw(K), MASKS[name]
+
+    def outcome(attend):
+        def loss(*given):
+            return jnp.sum(jnp.sin(attend(*given, mask)))
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(query, key, value)
+
+    found = outcome(lambda *given: kernels.splash(*given, interpret=True))
+    # fp32 sums of a hundred terms in another order.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        found,
+        outcome(attention),
+    )
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_splash_attention_compiles_for_a_tpu(causal):
+    pytest.importorskip("libtpu")
+    mesh = make_mesh({"replica": 1, "fsdp": 4, "context": 1, "tensor": 2}, topology("v5e:2x4")[0])
+    rows = batch_sharding(mesh)
+    tokens = jax.ShapeDtypeStruct((4, 1024, 2, 40), jnp.bfloat16, sharding=rows)
+    seen = jax.ShapeDtypeStruct((4, 1, 1, 1024), bool, sharding=rows)
+
+    def loss(query, seen):
+        mask = chunk_causal_mask(1024, 16)[None, None] if causal else seen
+        return jnp.sum(attention(query, query, query, mask).astype(jnp.float32))
+
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(jax.grad(loss)).trace(tokens, seen).lower(lowering_platforms=("tpu",))
+    compiled = lowered.compile()
+    assert "splash" in compiled.as_text()
+    scores = 4 * 1024**2  # of the row and the head of one device, in fp32
+    assert compiled.memory_analysis().temp_size_in_bytes < scores
+
+
+def test_cudnn_is_asked_for_what_it_can_do():
+    half, single = (jnp.zeros((1, 64, 2, 40), dtype) for dtype in (jnp.bfloat16, jnp.float32))
+    assert kernels.suits_cudnn(half, half, None, None)
+    assert not kernels.suits_cudnn(single, single, None, None)
+    wide = jnp.zeros((1, 64, 2, 160), jnp.bfloat16)
+    assert not kernels.suits_cudnn(wide, wide, None, None)
+    assert not kernels.suits_cudnn(half, half, None, (half, half))
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a GPU")
+def test_cudnn_attention_is_attention():
+    query, key, value = (jnp.asarray(draw(n), jnp.bfloat16) for n in (Q, K, K))
+    for mask in MASKS.values():
+        found = kernels.cudnn(query, key, value, mask, None)
+        monkey = attention(*(x.astype(jnp.float32) for x in (query, key, value)), mask)
+        np.testing.assert_allclose(found.astype(jnp.float32), monkey, atol=0.05)

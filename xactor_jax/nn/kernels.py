@@ -1,0 +1,128 @@
+"""Attention kernels of accelerators, which never hold all scores; only nn/attention.py calls them.
+
+TPU: splash attention, which also skips blocks of a mask that are empty
+(jax.experimental.pallas.ops.tpu.splash_attention). NVIDIA: cuDNN's (jax.nn.dot_product_attention).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from xactor_jax.sharding import on_each_device
+
+LANES = 128  # heads and blocks of a TPU kernel are multiples of it
+BLOCK = 512  # tokens that a TPU kernel holds at a time, at most
+WORTH_IT = 2**18  # pairs of query and key from which on a kernel pays
+
+Mask = Bool[Array, "#b #1 #q k"] | None
+
+
+def suits_splash(query: Array, key: Array, mask: Mask, bias: Any, earlier: Any) -> bool:
+    """Whether the TPU kernel can compute it, and gains by it."""
+    if bias is not None or earlier is not None:
+        return False
+    known = mask is None or mask.shape[2] == 1 or _is_static(mask)
+    return known and query.shape[1] * key.shape[1] >= WORTH_IT
+
+
+def suits_cudnn(query: Array, key: Array, bias: Any, earlier: Any) -> bool:
+    """Whether cuDNN's kernel can compute it: half precision, heads of up to 128 numbers."""
+    d = query.shape[-1]
+    half = query.dtype in (jnp.bfloat16, jnp.float16)
+    return half and earlier is None and d % 8 == 0 and d <= 128 and key.shape[1] > 1
+
+
+def cudnn(
+    query: Float[Array, "b q heads d"],
+    key: Float[Array, "b k heads d"],
+    value: Float[Array, "b k heads d"],
+    mask: Mask,
+    bias: Float[Array, "b heads q k"] | None,
+) -> Float[Array, "b q heads d"]:
+    """Attention by cuDNN; arguments are those of nn.attention.attention."""
+    bias = None if bias is None else bias.astype(query.dtype)
+    return jax.nn.dot_product_attention(
+        query, key, value, bias=bias, mask=mask, implementation="cudnn"
+    )
+
+
+def splash(
+    query: Float[Array, "b q heads d"],
+    key: Float[Array, "b k heads d"],
+    value: Float[Array, "b k heads d"],
+    mask: Mask,
+    *,
+    interpret: bool = False,
+) -> Float[Array, "b q heads d"]:
+    """Attention by the TPU kernel; arguments are those of nn.attention.attention.
+
+    The mask hides keys from all queries; or it is numpy's and the same for all rows: known when
+    compiling, its empty blocks cost nothing.
+    interpret: compute what the kernel would, on any device.
+    """
+    b, q, _, d = query.shape
+    k = key.shape[1]
+    block_q, block_k = (min(BLOCK, _up(count, LANES)) for count in (q, k))
+    pads = _up(q, block_q) - q, _up(k, block_k) - k, _up(d, LANES) - d
+    heads_first = (
+        jnp.pad(x.swapaxes(1, 2), [(0, 0), (0, 0), (0, tokens), (0, pads[2])])
+        for x, tokens in ((query * d**-0.5, pads[0]), (key, pads[1]), (value, pads[1]))
+    )
+    static, seen = None, jnp.ones((b, k), bool)
+    if _is_static(mask):
+        static = np.pad(np.broadcast_to(mask[0, 0], (q, k)), [(0, pads[0]), (0, pads[1])])
+    elif mask is not None:
+        seen = jnp.broadcast_to(mask[:, 0, 0], (b, k))
+    seen = jnp.pad(seen, [(0, 0), (0, pads[1])])
+    kernel = functools.partial(_of_row, static, block_q, block_k, interpret)
+    found = on_each_device(jax.vmap(kernel), heads=1)(*heads_first, seen)
+    return found[:, :, :q, :d].swapaxes(1, 2)
+
+
+def _is_static(mask: Any) -> bool:
+    return isinstance(mask, np.ndarray) and mask.shape[:2] == (1, 1)
+
+
+def _of_row(
+    static: np.ndarray | None,
+    block_q: int,
+    block_k: int,
+    interpret: bool,
+    query: Float[Array, "heads q d"],
+    key: Float[Array, "heads k d"],
+    value: Float[Array, "heads k d"],
+    seen: Bool[Array, " k"],
+) -> Float[Array, "heads q d"]:
+    """One row of the batch."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as pallas
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    heads, q, _ = query.shape
+    k = key.shape[1]
+    sizes = pallas.BlockSizes(
+        block_q=block_q,
+        block_kv=block_k,
+        block_kv_compute=block_k,
+        block_q_dkv=block_q,
+        block_kv_dkv=block_k,
+        block_kv_dkv_compute=block_k,
+        block_q_dq=block_q,
+        block_kv_dq=block_k,
+    )
+    make = functools.partial(
+        pallas.make_splash_mha_single_device, block_sizes=sizes, interpret=interpret
+    )
+    one = masks.FullMask((q, k)) if static is None else masks.NumpyMask(static)
+    segments = pallas.SegmentIds(q=jnp.zeros(q, jnp.int32), kv=1 - seen.astype(jnp.int32))
+    # Its tables are made here, inside the trace: as arrays they would need a device to lie on.
+    return make(mask=masks.MultiHeadMask([one] * heads))(query, key, value, segments)
+
+
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
