@@ -285,6 +285,9 @@ def main() -> None:
         "--test_fraction", type=float, default=0.06, help="share of the clips held out for testing"
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes that work side by side")
+    parser.add_argument(
+        "--features", default="", help="weights of a renderer: latents and mel features are added"
+    )
     flags = parser.parse_args()
     if not 32 <= flags.size <= 2048 or flags.size % 2:
         raise InputError(f"--size={flags.size}: give an even number from 32 to 2048")
@@ -292,7 +295,12 @@ def main() -> None:
         raise InputError(f"--test_fraction={flags.test_fraction}: give a share from 0 to below 1")
     if flags.jobs < 1:
         raise InputError(f"--jobs={flags.jobs}: give 1 or more")
+    renderer = vars(flags).pop("features")
     kept, rejected = prepare(**vars(flags))
+    if renderer:
+        from xactor_jax.data.features import add_features  # opens networks, which takes a while
+
+        add_features(flags.output, renderer)
     print(f"{flags.output}: {kept} clips prepared, {rejected} rejected (rejected.csv says why)")
 
 

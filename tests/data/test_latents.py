@@ -1,5 +1,6 @@
 """Tracks of latents and audio: whole clips in order, made once, cut into windows."""
 
+import pickle
 import shutil
 
 import numpy as np
@@ -8,8 +9,17 @@ from data.flat_clips import make_clip, seen
 
 from xactor_jax.data.audio_features import MelConfig, audio_features
 from xactor_jax.data.direction import WIDTH
-from xactor_jax.data.latents import MotionExamples, Track, cached_tracks, encode_clips
+from xactor_jax.data.latents import (
+    MotionExamples,
+    cached_tracks,
+    encode_clips,
+    features_folder,
+    provenance,
+    write_features,
+)
 from xactor_jax.data.shards import write_shards
+from xactor_jax.data.tracks import Track
+from xactor_jax.errors import InputError
 
 MEL, CROP = MelConfig(bands=4, hops=2), 8
 
@@ -105,8 +115,70 @@ def test_folders_of_one_name_are_told_apart(cached, folder, tmp_path):
 
 
 def test_a_split_without_clips_has_no_tracks(cached):
-    assert cached(split="test")[0] == []
-    assert cached(split="test")[0] == []
+    assert list(cached(split="test")[0]) == []
+    assert list(cached(split="test")[0]) == []
+
+
+@pytest.fixture
+def beside(folder, tmp_path):
+    """A folder of shards with features of the encoder "one" beside them."""
+    place = shutil.copytree(folder, tmp_path / "shards")
+    made_by = provenance(place, "train", "one", CROP, MEL)
+    write_features(place, "train", features_folder(place, "train"), made_by, encode, CROP, MEL)
+    return place
+
+
+def test_features_beside_the_shards_are_read_and_nothing_is_encoded(cached, beside, tmp_path):
+    found, encoded = cached(folders=(str(beside),))
+    assert encoded == 0 and not (tmp_path / "cache").exists()
+    assert_same(found, list(encode_clips(beside, "train", encode, CROP, MEL)))
+    elsewhere = shutil.copytree(beside, tmp_path / "elsewhere", copy_function=shutil.copyfile)
+    assert cached(folders=(str(elsewhere),))[1] == 0  # on another machine, with other dates
+
+
+@pytest.mark.parametrize(
+    ("changes", "other"),
+    [
+        ({"encoder": "two"}, "encoder"),
+        ({"mel": MelConfig(bands=3, hops=2)}, "hearing"),
+        ({"encoder": "two", "crop": 10}, "encoder and crop_size"),
+    ],
+)
+def test_stale_features_are_refused(cached, beside, changes, other):
+    with pytest.raises(InputError) as error:
+        cached(folders=(str(beside),), **changes)
+    message = str(error.value)
+    assert message.startswith(f"{beside / 'features-train'}: made with another {other} than")
+    assert "xactor_jax.data.features --folders=" in message and "\n" not in message
+
+
+def test_features_of_shards_that_were_written_anew_are_refused(cached, beside):
+    write_shards(beside, {"train": [make_clip("c", "emil", 3, number=4)]})
+    with pytest.raises(InputError, match="another shards"):
+        cached(folders=(str(beside),))
+    made_by = provenance(beside, "train", "one", CROP, MEL)
+    write_features(beside, "train", beside / "features-train", made_by, encode, CROP, MEL)
+    assert [track.clip for track in cached(folders=(str(beside),))[0]] == ["c"]
+
+
+def test_what_breaks_off_leaves_no_features(folder, tmp_path):
+    seen = []
+
+    def breaking(crops):
+        seen.append(len(crops))
+        return encode(crops) if len(seen) < 3 else 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        cached_tracks(str(tmp_path / "cache"), "one", [folder], "train", breaking, CROP, MEL)
+    assert len(seen) == 3 and list((tmp_path / "cache").iterdir()) == []
+
+
+def test_worker_processes_get_places_not_arrays(cached, folder):
+    tracks, _ = cached()
+    assert_same(pickle.loads(pickle.dumps(tracks)), list(tracks))
+    list(tracks)
+    assert len(pickle.dumps(tracks)) < 2_000  # latents alone would be more
+    assert [track.clip for track in tracks[-2:]] == ["b", "m-cleo"]
 
 
 def ramp(clip, length):

@@ -1,6 +1,7 @@
 """The motion transformer learns from clips, goes on where it stopped, and can be opened to act."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from small_models import (
 )
 from small_models import quick_compilation as quick_compilation
 
+from xactor_jax.data.features import add_features
 from xactor_jax.data.latents import driving_crops
 from xactor_jax.data.shards import open_shards, write_shards
 from xactor_jax.errors import InputError
@@ -57,6 +59,22 @@ def test_a_stopped_training_ends_at_the_same_bits(config, task, trained, tmp_pat
     files = (workdir / "model.safetensors", trained / "model.safetensors")
     assert files[0].read_bytes() == files[1].read_bytes()
     np.testing.assert_array_equal(losses(workdir), losses(trained))
+
+
+def test_features_made_beforehand_are_trained_on(tmp_path_factory, tmp_path):
+    renderer = renderer_file(tmp_path_factory)
+    folder = shutil.copytree(clips(tmp_path_factory)[0], tmp_path / "footage")
+    add_features(folder, str(renderer))
+    told = {"data.folders": (str(folder),), "data.cache": str(tmp_path / "cache")}
+    with pytest.raises(InputError, match="features-train: made with another hearing"):
+        make_task(motion_config(tmp_path_factory, renderer, **told))
+    same = {"mel.bands": 40, "mel.hops": 4}
+    task = make_task(motion_config(tmp_path_factory, renderer, **told, **same))
+    assert not (tmp_path / "cache").exists()
+    [first, _] = task.examples.tracks
+    crops = driving_crops(open_shards(folder, "train")[0], 32)
+    expected = PortraitRenderer(renderer).encode(crops)
+    np.testing.assert_array_equal(first.latents, expected)  # the same program on the same crops
 
 
 def test_performers_can_hear_by_a_converted_wav2vec2(tmp_path_factory, tmp_path):

@@ -119,7 +119,7 @@ class FaceExamples:
         shard, i = self.places[segment]
         return self.shards[shard][i]
 
-    def _other_identity(self, segment: int, rng: np.random.Generator) -> int | None:
+    def other_identity(self, segment: int, rng: np.random.Generator) -> int | None:
         """Another identity's rendering of the same motion, where there is one."""
         header = self.headers[segment]
         others = [
@@ -146,7 +146,7 @@ class FaceExamples:
         else:
             first = min(start + int(rng.integers(c.stride)), length - 1)
             frames = np.array([first, *rng.integers(length, size=c.targets - 1)])
-        other = self._other_identity(segment, rng)
+        other = self.other_identity(segment, rng)
         drivers = [clip, clip if other is None else self.clip(other)]
         if other is not None and rng.random() < c.cross_identity:
             drivers.reverse()
@@ -222,7 +222,7 @@ class FaceExamples:
             examples = []
             for n in np.linspace(0, len(segments) - 1, min(count, len(segments))).astype(int):
                 segment, rng = segments[int(n)], np.random.default_rng(int(n))
-                clip, other = self.clip(segment), self._other_identity(segment, rng)
+                clip, other = self.clip(segment), self.other_identity(segment, rng)
                 frames = np.linspace(len(clip) / 8, len(clip) - 1, self.config.targets).astype(int)
                 if self.config.consecutive:
                     first = min(len(clip) // 4, len(clip) - self.config.targets)

@@ -1,12 +1,10 @@
-"""Motion latents and audio features of whole clips: what the motion transformer is trained on."""
+"""Motion latents and audio features of clips, made once; and windows of them to train on."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +15,17 @@ from jaxtyping import Float
 
 from xactor_jax.data.audio_features import Hearing, audio_features
 from xactor_jax.data.direction import WIDTH, direction_of, thinned
-from xactor_jax.data.shards import Clip, audio_to_float, decode_frames, open_shards
+from xactor_jax.data.shards import Clip, Shards, audio_to_float, decode_frames, open_shards
+from xactor_jax.data.tracks import Track, Tracks, read_index, shards_digest, write_tracks
 from xactor_jax.data.transforms import PLAIN, driving_picture
 from xactor_jax.data.windows import SOURCES, MixedWindows
+from xactor_jax.errors import InputError
 from xactor_jax.progress import progress
 
 Encode = Callable[[np.ndarray], np.ndarray]
 
 READ_THREADS = 8  # that decode clips ahead of their encoding
-_FORMAT = 2  # of cache files
-_PER_FRAME = ("latents", "audio", "direction")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Track:
-    """One clip: a motion latent, a row of audio features, and what is known of it a frame."""
-
-    clip: str
-    source: str
-    identity: str
-    latents: Float[np.ndarray, "t d"]
-    audio: Float[np.ndarray, "t f"]
-    direction: Float[np.ndarray, "t w"]  # data/direction.py
+_FORMAT = 3  # of the features
 
 
 def driving_crops(clip: Clip, size: int) -> np.ndarray:
@@ -49,17 +36,23 @@ def driving_crops(clip: Clip, size: int) -> np.ndarray:
     return np.stack([driving_picture(v, box, side, size, PLAIN, rng) for v, box in pairs])
 
 
-def encode_clips(
-    folder: str, split: str, encode: Encode, crop_size: int, hearing: Hearing
-) -> Iterator[Track]:
-    """Encode every clip of a folder's split; of a motion with several renderings, the first."""
-    shards = open_shards(folder, split)
+def _segments(shards: Shards) -> dict[str, list[int]]:
+    """The segments of each clip; of a motion with several renderings, the first."""
     segments: dict[str, list[int]] = defaultdict(list)
     motions: dict[str, str] = {}
     for i in range(len(shards)):
         header = shards.header(i)
         if motions.setdefault(header.motion, header.clip) == header.clip:
             segments[header.clip].append(i)
+    return segments
+
+
+def encode_clips(
+    folder: str | Path, split: str, encode: Encode, crop_size: int, hearing: Hearing
+) -> Iterator[Track]:
+    """Encode every clip of a folder's split; of a motion with several renderings, the first."""
+    shards = open_shards(folder, split)
+    segments = _segments(shards)
 
     def read(indices: Sequence[int]) -> tuple[list[Clip], list[np.ndarray]]:
         parts = sorted((shards[i] for i in indices), key=lambda part: part.start)
@@ -85,6 +78,47 @@ def _encode_clip(
     return Track(first.clip, first.source, first.identity, latents, features, direction)
 
 
+def provenance(
+    folder: Path, split: str, encoder: str, crop_size: int, hearing: Hearing
+) -> dict[str, Any]:
+    """All that features depend on: they are stale where any of it has changed.
+
+    Args:
+      encoder: what tells this encoder's weights from others.
+    """
+    return {
+        "format": _FORMAT,
+        "encoder": encoder,
+        "crop_size": crop_size,
+        "hearing": repr(hearing),
+        "shards": shards_digest(folder),
+        "split": split,
+    }
+
+
+def features_folder(folder: str | Path, split: str) -> Path:
+    """Where features are kept beside the shards of a folder."""
+    return Path(folder) / f"features-{split}"
+
+
+def write_features(
+    folder: str | Path,
+    split: str,
+    to: Path,
+    made_by: Mapping[str, Any],
+    encode: Encode,
+    crop_size: int,
+    hearing: Hearing,
+) -> None:
+    """Encode every clip of a folder's split into a folder of tracks, unless that is done."""
+    if to.is_dir() and read_index(to)["made_by"] == made_by:
+        return
+    shards = open_shards(folder, split)
+    chosen = [i for indices in _segments(shards).values() for i in indices]
+    frames = int(shards.lengths[chosen].sum())
+    write_tracks(to, encode_clips(folder, split, encode, crop_size, hearing), frames, made_by)
+
+
 def cached_tracks(
     cache: str,
     encoder: str,
@@ -93,46 +127,39 @@ def cached_tracks(
     encode: Encode,
     crop_size: int,
     hearing: Hearing,
-) -> list[Track]:
-    """Tracks of all folders, encoded once for each encoder and kept in the folder `cache`.
+) -> Tracks:
+    """Tracks of all folders: those beside the shards, or encoded once and kept in `cache`.
 
     Args:
       encoder: what tells this encoder's weights from others.
+
+    Raises InputError where features lie beside the shards that another encoder, other ears or
+    other shards have made.
     """
-    tracks = []
+    places = []
     for folder in folders:
-        place = Path(folder).resolve()  # two folders may share their last name
-        shards = sorted((f.name, f.stat().st_mtime_ns) for f in place.glob("*.array_record*"))
-        made_by = repr((_FORMAT, encoder, str(place), shards, crop_size, hearing)).encode()
-        digest = hashlib.sha256(made_by).hexdigest()[:12]
-        path = Path(cache) / f"{place.name}-{split}-{digest}.npz"
-        if not path.is_file():
-            found = list(encode_clips(folder, split, encode, crop_size, hearing))
-            _save(path, found)
-        tracks += _load(path)
-    return tracks
+        wanted = provenance(Path(folder), split, encoder, crop_size, hearing)
+        place = features_folder(folder, split)
+        if place.is_dir():
+            _check_fresh(place, wanted)
+        else:
+            # Two folders may share their last name.
+            whole = repr((str(Path(folder).resolve()), wanted)).encode()
+            digest = hashlib.sha256(whole).hexdigest()[:12]
+            place = Path(cache) / f"{Path(folder).resolve().name}-{split}-{digest}"
+            write_features(folder, split, place, wanted, encode, crop_size, hearing)
+        places.append(place)
+    return Tracks(places)
 
 
-def _save(path: Path, tracks: Sequence[Track]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished.npz")
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(t, name) for t in tracks] or [np.zeros((0, 1))])
-        for name in _PER_FRAME
-    }
-    names = np.array([[t.clip, t.source, t.identity] for t in tracks]).reshape(-1, 3)
-    np.savez(unfinished, names=names, lengths=[len(t.latents) for t in tracks], **arrays)
-    os.replace(unfinished, path)
-
-
-def _load(path: Path) -> list[Track]:
-    with np.load(path) as file:
-        names, ends = file["names"].tolist(), np.cumsum(file["lengths"])[:-1].astype(int)
-        latents, audio, direction = (np.split(file[name], ends) for name in _PER_FRAME)
-    return [
-        Track(*name, *arrays)
-        for name, *arrays in zip(names, latents, audio, direction, strict=False)
-    ]
+def _check_fresh(place: Path, wanted: Mapping[str, Any]) -> None:
+    found = read_index(place)["made_by"]
+    if other := [name for name, value in wanted.items() if found.get(name) != value]:
+        raise InputError(
+            f"{place}: made with another {' and '.join(other)} than this training's; make it again "
+            f"with python -m xactor_jax.data.features --folders={place.parent} --renderer=FILE, "
+            "or delete it"
+        )
 
 
 class MotionExamples:
@@ -165,7 +192,7 @@ class MotionExamples:
         drop_direction: float = 0.3,
         drop_kind: float = 0.5,
     ):
-        self.tracks, self.frames, self.audio_window = list(tracks), frames, audio_window
+        self.tracks, self.frames, self.audio_window = tracks, frames, audio_window
         clips = {s: [i for i, t in enumerate(tracks) if t.source == s] for s in SOURCES}
         lengths = {s: [len(tracks[i].latents) for i in chosen] for s, chosen in clips.items()}
         self.windows = MixedWindows(clips, lengths, frames, stride, footage_share)

@@ -198,7 +198,7 @@ def _write_splits(folder: Path, splits: Mapping[str, Iterable[Clip]]) -> None:
             parts = list(segments(clip))
             writer.add_examples({split: [_to_record(part) for part in parts]})
             headers += [_header(part) for part in parts]
-        _write_index(folder, split, headers)
+        write_index(folder, split, headers)
     writer.close_all()
 
 
@@ -218,7 +218,8 @@ def _header(clip: Clip) -> Header:
     return Header(clip.clip, clip.start, clip.source, clip.identity, clip.motion, len(clip))
 
 
-def _write_index(folder: Path, split: str, headers: Sequence[Header]) -> None:
+def write_index(folder: Path, split: str, headers: Sequence[Header]) -> None:
+    """Write what `open_shards` reads of a split: its segments, without their records."""
     rows = [dataclasses.astuple(header) for header in headers]
     (folder / f"index-{split}.json").write_text(json.dumps(rows))
 

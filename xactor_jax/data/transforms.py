@@ -91,6 +91,9 @@ class Colour:
     gray: bool
 
     def __call__(self, picture: Picture) -> Picture:
+        """The picture in other colours; itself where nothing changes."""
+        if not self.gray and not self.offset and np.all(self.gain == 1):
+            return picture
         if self.gray:
             picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         mean = np.array(cv2.mean(picture)[:3])
@@ -132,7 +135,8 @@ def driving_picture(
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
     crop = augmentation.colour(rng)(crop)
     if augmentation.noise:
-        noisy = crop + rng.normal(0, augmentation.noise * rng.random(), crop.shape)
+        deviation = np.float32(augmentation.noise * rng.random())
+        noisy = crop + deviation * rng.standard_normal(crop.shape, np.float32)
         crop = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
     return crop
 

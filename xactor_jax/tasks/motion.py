@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from xactor_jax.checkpoint import save_weights
 from xactor_jax.config import build, released
 from xactor_jax.data.audio_features import MelConfig
 from xactor_jax.data.direction import WIDTH
-from xactor_jax.data.latents import MotionExamples, Track, cached_tracks, example_shapes
+from xactor_jax.data.latents import MotionExamples, cached_tracks, example_shapes
 from xactor_jax.data.speech_features import SpeechModel
+from xactor_jax.data.tracks import Track, Tracks
 from xactor_jax.diffusion.noise_levels import (
     Forcing,
     Levels,
@@ -238,7 +240,7 @@ class MotionTask(MotionObjective):
         super().__init__(config, renderer.config.encoder.latent, hearing_of(config))
         self.weights_dtype = config.weights_dtype
 
-        def tracks(split: str) -> list[Track]:
+        def tracks(split: str) -> Tracks:
             size = renderer.config.encoder.image_size
             cache, folders = config.data.cache, config.data.folders
             return cached_tracks(
@@ -345,7 +347,7 @@ def description(hearing: MelConfig | SpeechModel) -> dict[str, Any]:
     return {"speech": {"digest": hearing.digest, "window": dataclasses.asdict(hearing.window)}}
 
 
-def statistics(tracks: list[Track]) -> dict[str, Float[np.ndarray, " d"]]:
+def statistics(tracks: Sequence[Track]) -> dict[str, Float[np.ndarray, " d"]]:
     """Mean and spread (deviation) of all latents, and their deviation within clips.
 
     What differs between clips is mostly the person and the camera, which the portrait's latent
