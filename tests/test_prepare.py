@@ -1,19 +1,29 @@
 """Footage becomes clips that hold what was filmed; what is of no use is listed with its reason."""
 
 import csv
+import hashlib
+import re
 import shutil
 import subprocess
 import sys
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from media.drawn import drawn_face, grey_frames, talking_clip, write_media
 
 from xactor_jax import prepare
 from xactor_jax.data import shards
 from xactor_jax.errors import InputError
+from xactor_jax.preparation.settings import Settings, changed
 
 RATE = 16_000
+# Drawn faces are smooth, and the ramp of a tone is one held note.
+DRAWN = ("quality.blur=0", "sound.music=1", "sound.silence=1", "sound.normalise=False")
+
+
+def settings(size: int, *changes: str) -> Settings:
+    return changed(Settings(size=size), [*DRAWN, "splits.test=0", "splits.validation=0", *changes])
 
 
 def voice(seconds: float) -> np.ndarray:
@@ -24,7 +34,7 @@ def voice(seconds: float) -> np.ndarray:
 
 def rejected(output) -> dict[str, str]:
     with (output / "rejected.csv").open(newline="") as file:
-        return {row["file"]: row["reason"] for row in csv.DictReader(file)}
+        return {row["source"]: row["reason"] for row in csv.DictReader(file)}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +65,8 @@ def footage(tmp_path_factory):
 @pytest.fixture(scope="module")
 def prepared(footage, tmp_path_factory):
     output = tmp_path_factory.mktemp("out") / "shards"
-    assert prepare.prepare(footage, output, size=96, test_fraction=0) == (2, 8)
+    wanted = settings(96, "duplicates.enabled=False")
+    assert prepare.prepare(footage, output, wanted, licence="CC BY 4.0") == (2, 9)
     return output
 
 
@@ -63,11 +74,11 @@ def test_what_cannot_be_used_is_listed_with_its_reason(prepared):
     reasons = rejected(prepared)
     expected = {
         "broken.mp4": "not an audio or video file",
-        "cut.mkv": "the scene changes at 0.60 s",
-        "jump.mkv": "the face jumps by 0.",
-        "lost.mkv": "no face in 10 of 30 frames",
+        "cut.mkv": "no face stays for 1 s without a cut, the longest for 0.60 s",
+        "jump.mkv": "no face stays for 1 s",
+        "lost.mkv": "no face stays for 1 s without a cut, the longest for 0.80 s",
         "mute.mp4": "no audio track",
-        "pair.mkv": "several faces in 2 of the 2",
+        "pair.mkv": "2 faces, and it is not clear who speaks",
         "short.mkv": "only 0.80 s",
         "wall.mkv": "no face found",
     }
@@ -108,32 +119,53 @@ def test_running_again_continues(footage, tmp_path, monkeypatch):
     inputs.mkdir()
     for name in ("fast.mkv", "mute.mp4"):
         shutil.copy(footage / name, inputs / name)
-    prepare.prepare(inputs, output, size=64, test_fraction=0)
+    prepare.prepare(inputs, output, settings(64))
     done = []
-    work = prepare.prepare_clip
+    work = prepare.stage
 
-    def counted(clip, size):
+    def counted(clip, staging):
         done.append(clip.name)
-        return work(clip, size)
+        return work(clip, staging)
 
-    monkeypatch.setattr(prepare, "prepare_clip", counted)
-    assert prepare.prepare(inputs, output, size=64, test_fraction=0) == (1, 1)
+    monkeypatch.setattr(prepare, "stage", counted)
+    assert prepare.prepare(inputs, output, settings(64)) == (1, 1)
     assert done == []
     shutil.copy(footage / "anna" / "good.mkv", inputs / "more.mkv")
     write_media(inputs / "mute.mp4", talking_clip(30), audio=voice(1.2))
-    assert prepare.prepare(inputs, output, size=64, test_fraction=0) == (3, 0)
+    assert prepare.prepare(inputs, output, settings(64, "duplicates.enabled=False")) == (3, 0)
     assert sorted(done) == ["more.mkv", "mute.mp4"]
     assert len(shards.open_shards(output, "train")) == 3
     assert rejected(output) == {}
 
 
-def test_the_test_split_depends_on_the_name_alone():
-    names = [f"s{i % 34}/clip{i}.mpg" for i in range(4000)]
-    held = [name for name in names if prepare.is_test(name, 0.06)]
-    # Binomial: 240 expected, 15 the deviation.
-    assert 180 < len(held) < 300
-    assert set(held) <= {name for name in names if prepare.is_test(name, 0.1)}
-    assert not any(prepare.is_test(name, 0) for name in names)
+def test_the_tables_name_every_clip(prepared, footage):
+    table = pq.read_table(prepared / "manifest.parquet").to_pylist()
+    assert [row["source"] for row in table] == ["anna/good.mkv", "fast.mkv"]
+    good = table[0]
+    assert (good["start_seconds"], good["end_seconds"], good["split"]) == (0.0, 1.44, "train")
+    assert (good["licence"], good["offset_frames"]) == ("CC BY 4.0", None)
+    whole = (footage / "anna" / "good.mkv").read_bytes()
+    assert good["checksum"] == hashlib.sha256(whole).hexdigest()
+    # The drawn face has a side of 80 pixels, 1.19 of which BlazeFace's box has.
+    assert abs(good["checks"]["face_pixels"] / (1.19 * 80) - 1) < 0.1
+    refused = pq.read_table(prepared / "rejected.parquet").to_pylist()
+    assert {row["source"]: row["reason"] for row in refused} == rejected(prepared)
+
+
+def test_the_report_needs_nothing_else(prepared):
+    text = (prepared / "report.html").read_text()
+    assert "2 clips" in text and "anna/good.mkv" in text
+    assert "not clear who speaks" in text and text.count("data:image/jpeg;base64,") == 4
+    assert not re.search(r'(src|href)="(?!data:|#)|<script|<link|@import|url\((?!#)', text)
+
+
+def test_copies_are_rejected(footage, tmp_path):
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    for name in ("a.mkv", "b.mkv"):
+        shutil.copy(footage / "anna" / "good.mkv", inputs / name)
+    assert prepare.prepare(inputs, tmp_path / "out", settings(64)) == (1, 1)
+    assert rejected(tmp_path / "out") == {"b.mkv": "a copy of a.mkv"}
 
 
 def test_processes_side_by_side_give_the_same(footage, prepared, tmp_path):
@@ -143,9 +175,11 @@ def test_processes_side_by_side_give_the_same(footage, prepared, tmp_path):
         shutil.copy(footage / name, inputs / name)
     command = [sys.executable, "-m", "xactor_jax.prepare", f"--input={inputs}"]
     command += [f"--output={output}", "--size=96", "--test_fraction=0", "--jobs=2"]
+    command += [f"--set={change}" for change in (*DRAWN, "splits.validation=0")]
+    command += ["--set=duplicates.enabled=False"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{output}: 2 clips prepared, 1 rejected (rejected.csv says why)\n"
+    assert done.stdout == f"{output}: 2 clips prepared, 1 rejected (report.html shows why)\n"
     assert done.stderr == ""
     one, other = (shards.open_shards(folder, "train") for folder in (prepared, output))
     assert [one[i].frames for i in range(2)] == [other[i].frames for i in range(2)]

@@ -2,76 +2,41 @@
 
     python -m xactor_jax.prepare --input=FOLDER --output=FOLDER
 
-Every video with sound under the input folder becomes one clip: 25 frames a second, 16 kHz mono, one
-fixed square around the face. Clips that cannot be used are listed with the reason in
-`rejected.csv`. Running again goes on where the last run stopped.
+Every stretch of a video in which one person is seen and heard becomes a clip: 25 frames a second,
+16 kHz mono, one fixed square around the face. `manifest.parquet` lists the clips, `rejected.csv`
+and `rejected.parquet` what cannot be used and why, and `report.html` shows both. Running again goes
+on where the last run stopped.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import csv
 import dataclasses
 import functools
-import hashlib
-import itertools
 import mimetypes
 import multiprocessing
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import cv2
-import numpy as np
 
 from xactor_jax.command import Parser, run
 from xactor_jax.data import shards
-from xactor_jax.data.shards import FRAME_RATE, SAMPLES_PER_FRAME, Clip
+from xactor_jax.data.shards import Clip
 from xactor_jax.errors import InputError
-from xactor_jax.media import faces
-from xactor_jax.media.audio import frames_of, open_media, read_audio, to_mono_16k
-from xactor_jax.media.tracking import find_head
-from xactor_jax.media.video import read_video
+from xactor_jax.media.audio import open_media
+from xactor_jax.preparation import splits
+from xactor_jax.preparation.clips import Refused, prepare_file
+from xactor_jax.preparation.duplicates import find_copies
+from xactor_jax.preparation.report import write_report
+from xactor_jax.preparation.settings import Settings, changed
+from xactor_jax.preparation.staging import Footage, Staging
+from xactor_jax.preparation.tables import write_manifest, write_rejected
 from xactor_jax.progress import progress
 
-SHORTEST_SECONDS = 1.0
-_FORMAT = "1"
-
-
-@dataclasses.dataclass(frozen=True)
-class Footage:
-    """A file to prepare, named by its path inside the input folder."""
-
-    folder: Path
-    name: str
-
-    @property
-    def path(self) -> Path:
-        return self.folder / self.name
-
-    @property
-    def identity(self) -> str:
-        """The folder the file lies in."""
-        parent = Path(self.name).parent.as_posix()
-        return "footage" if parent == "." else parent
-
-    def signature(self, size: int) -> str:
-        """Changes with the file, the size of the view and the way clips are made."""
-        stat = self.path.stat()
-        return _hash(f"{stat.st_size} {stat.st_mtime_ns} {size} {_FORMAT}")[:8]
-
-    def staged(self, output: Path, size: int) -> Path:
-        """Where the prepared clip is kept until the shards are written."""
-        return output / "clips" / f"{_hash(self.name)[:16]}-{self.signature(size)}.npz"
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def is_test(name: str, fraction: float) -> bool:
-    """Whether a clip is in the test split: by a hash of its name, so that it stays there."""
-    return int(_hash(name)[:8], 16) / 2**32 < fraction
+Row = dict[str, Any]
 
 
 def find_footage(folder: Path) -> list[Footage]:
@@ -107,139 +72,65 @@ def _may_be_video(path: Path) -> bool:
         return False
 
 
-def prepare_clip(footage: Footage, size: int) -> Clip:
-    """Read one file twice (to find the face, then to cut the view) and make it a clip.
-
-    Raises:
-      InputError: the file cannot be used; the message says why.
-    """
-    audio = to_mono_16k(*read_audio(footage.path))
-    boxes, (height, width) = find_head(footage.path)
-    length = min(len(boxes), frames_of(len(audio)))
-    if length < SHORTEST_SECONDS * FRAME_RATE:
-        raise InputError(f"only {length / FRAME_RATE:.2f} s with picture and sound; needs 1 s")
-    track = faces.head_track(boxes[:length])
-    window = faces.view_window(track, height, width)
-    frames = []
-    for picture, _ in zip(read_video(footage.path), range(length), strict=False):
-        frames.append(shards.encode_frame(faces.cut_view(picture, window, size)))
-    if len(frames) < length:
-        raise InputError("the picture breaks off when read again")
-    samples = np.zeros(length * SAMPLES_PER_FRAME, np.float32)
-    samples[: len(audio)] = audio[: len(samples)]
-    return Clip(
-        clip=footage.name,
-        source="footage",
-        identity=footage.identity,
-        size=size,
-        frames=frames,
-        head_box=faces.to_view(track, window),
-        audio=np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16),
+def stage(footage: Footage, staging: Staging) -> None:
+    """Prepare one file and keep what becomes of it; safe to interrupt."""
+    staging.keep(
+        footage, prepare_file(footage.path, footage.name, footage.identity, staging.settings)
     )
 
 
-def stage(footage: Footage, output: Path, size: int) -> str:
-    """Prepare one file and keep the result; returns why it cannot be used, or nothing.
-
-    Safe to interrupt: the result appears whole or not at all.
-    """
-    target = footage.staged(output, size)
-    try:
-        clip = prepare_clip(footage, size)
-    except InputError as error:
-        return str(error).removeprefix(f"{footage.path}: ")
-    for old in target.parent.glob(f"{target.name.split('-')[0]}-*.npz"):
-        old.unlink()
-    partial = target.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            _save(file, clip)
-        os.replace(partial, target)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror})") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return ""
-
-
-def _save(file, clip: Clip) -> None:
-    offsets = np.cumsum([0, *map(len, clip.frames)])
-    jpegs = np.frombuffer(b"".join(clip.frames), np.uint8)
-    np.savez(file, jpegs=jpegs, offsets=offsets, head_box=clip.head_box, audio=clip.audio)
-
-
-def _load(footage: Footage, output: Path, size: int) -> Clip:
-    with np.load(footage.staged(output, size), allow_pickle=False) as stored:
-        jpegs, offsets = stored["jpegs"].tobytes(), stored["offsets"].tolist()
-        return Clip(
-            clip=footage.name,
-            source="footage",
-            identity=footage.identity,
-            size=size,
-            frames=[jpegs[a:b] for a, b in itertools.pairwise(offsets)],
-            head_box=stored["head_box"],
-            audio=stored["audio"],
-        )
-
-
-class _Rejections:
-    """`rejected.csv`: which files cannot be used and why; kept up to date as work goes on."""
-
-    def __init__(self, path: Path, footage: Iterable[Footage], size: int):
-        self.path = path
-        self.reasons: dict[str, tuple[str, str]] = {}
-        if path.is_file():
-            with path.open(newline="") as file:
-                rows = {row[0]: (row[1], row[2]) for row in csv.reader(file) if len(row) == 3}
-            for clip in footage:
-                if rows.get(clip.name, ("", ""))[1] == clip.signature(size):
-                    self.reasons[clip.name] = rows[clip.name]
-        self.save()
-
-    def add(self, name: str, reason: str, signature: str) -> None:
-        self.reasons[name] = reason, signature
-        self.save()
-
-    def save(self) -> None:
-        partial = self.path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["file", "reason", "signature"])
-            writer.writerows([name, *rest] for name, rest in sorted(self.reasons.items()))
-        os.replace(partial, self.path)
-
-
-def _watched(results: Iterable, total: int) -> Iterator:
-    """The same results, with a progress bar in a terminal."""
-    with progress("preparing", total, "clips") as advance:
-        for result in results:
-            yield result
-            advance(1)
-
-
-def _staged(
-    todo: list[Footage], output: Path, size: int, jobs: int
-) -> Iterator[tuple[Footage, str]]:
-    """Stage every file, with `jobs` processes; yields each with its reason as it is done."""
-    work = functools.partial(stage, output=output, size=size)
+def _stage_all(todo: list[Footage], staging: Staging, jobs: int) -> Iterator[Footage]:
+    """Stage every file, with `jobs` processes; yields each as it is done."""
+    work = functools.partial(stage, staging=staging)
     if jobs == 1:
         for footage in todo:
-            yield footage, work(footage)
+            work(footage)
+            yield footage
         return
+    left = dict.fromkeys(todo)
+    suspects: list[Footage] = []
+    while left or suspects:
+        # A file that takes a process down with it takes the others' work along: after that the
+        # files that were being worked on are tried one by one, each in a process of its own.
+        alone = suspects.pop() if suspects else None
+        batch = [alone] if alone else list(left)
+        try:
+            for done in _side_by_side(batch, work, 1 if alone else jobs):
+                left.pop(done, None)
+                yield done
+        except BrokenProcessPool:
+            if alone:
+                staging.keep(alone, _died(alone))
+                left.pop(alone, None)
+                yield alone
+            else:
+                undone = [one for one in left if staging.outcome(one) is None]
+                suspects = undone[: 2 * jobs]
+                left = dict.fromkeys(undone[2 * jobs :])
+
+
+def _side_by_side(
+    batch: list[Footage], work: Callable[[Footage], None], jobs: int
+) -> Iterator[Footage]:
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
         jobs, context, initializer=cv2.setNumThreads, initargs=(1,)
     ) as pool:
-        futures = {pool.submit(work, footage): footage for footage in todo}
+        futures = {pool.submit(work, footage): footage for footage in batch}
         try:
             for future in concurrent.futures.as_completed(futures):
-                yield futures.pop(future), future.result()
+                future.result()
+                yield futures.pop(future)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
+def _died(footage: Footage) -> Iterator[Refused]:
+    yield Refused("the process that read it died; it may need more memory than there is")
+
+
 def prepare(
-    input: Path, output: Path, size: int = 256, test_fraction: float = 0.06, jobs: int = 1
+    input: Path, output: Path, settings: Settings | None = None, licence: str = "", jobs: int = 1
 ) -> tuple[int, int]:
     """Prepare all footage under `input` as shards in `output`; returns clips kept and rejected.
 
@@ -247,30 +138,59 @@ def prepare(
       InputError: there is no footage, none of it can be used, or `output` cannot be written.
     """
     footage = find_footage(input)
+    staging = Staging(output / "clips", settings or Settings())
     try:
-        (output / "clips").mkdir(parents=True, exist_ok=True)
-        rejections = _Rejections(output / "rejected.csv", footage, size)
+        staging.folder.mkdir(parents=True, exist_ok=True)
+        todo = [one for one in footage if staging.outcome(one) is None]
+        with progress("preparing", len(todo), "files") as advance:
+            for _ in _stage_all(todo, staging, jobs):
+                advance(1)
+        kept, rejected = _collect(footage, staging, licence)
+        write_rejected(output, rejected)
+        if not kept:
+            raise InputError(f"{input}: no clip can be used; {output}/rejected.csv says why")
+        _write(kept, output, staging)
+        write_manifest(output / "manifest.parquet", kept)
+        write_report(output / "report.html", kept, rejected)
     except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror})") from None
-    done = {clip for clip in footage if clip.staged(output, size).is_file()}
-    todo = [clip for clip in footage if clip not in done and clip.name not in rejections.reasons]
-    for clip, reason in _watched(_staged(todo, output, size, jobs), len(todo)):
-        if reason:
-            rejections.add(clip.name, reason, clip.signature(size))
-    kept = [clip for clip in footage if clip.staged(output, size).is_file()]
-    if not kept:
-        raise InputError(f"{input}: no clip can be used; {rejections.path} says why")
-    _write(kept, output, size, test_fraction)
-    return len(kept), len(rejections.reasons)
+        why = error.strerror or str(error)
+        raise InputError(f"{output}: cannot be written ({why})") from None
+    return len(kept), len(rejected)
 
 
-def _write(kept: list[Footage], output: Path, size: int, test_fraction: float) -> None:
-    def split(test: bool) -> Iterator[Clip]:
-        names = (clip for clip in kept if is_test(clip.name, test_fraction) == test)
-        return (_load(clip, output, size) for clip in names)
+def _collect(footage: list[Footage], staging: Staging, licence: str) -> tuple[list[Row], list[Row]]:
+    """Rows of the clips to keep, with their splits, and rows of what is rejected."""
+    kept: list[Row] = []
+    rejected: list[Row] = []
+    for one in footage:
+        outcome = staging.outcome(one)
+        if outcome is None:
+            continue
+        shared = {"source": one.name, "identity": one.identity, "footage": one}
+        shared |= {"checksum": outcome["checksum"], "licence": licence}
+        kept += [shared | row for row in outcome["clips"]]
+        rejected += [shared | row for row in outcome["refused"]]
+    settings = staging.settings
+    if settings.duplicates.enabled:
+        prints = [staging.fingerprint(row) for row in kept]
+        sounds, pictures = [sound for sound, _ in prints], [picture for _, picture in prints]
+        copies = find_copies(sounds, pictures, settings.duplicates)
+        for i, of in copies.items():
+            rejected.append(kept[i] | {"reason": f"a copy of {kept[of]['clip']}"})
+        kept = [row for i, row in enumerate(kept) if i not in copies]
+    names = splits.assign([(row["source"], row["identity"]) for row in kept], settings.splits)
+    for row, name in zip(kept, names, strict=True):
+        row["split"] = name
+    return kept, sorted(rejected, key=lambda row: (row["source"], row["start_seconds"]))
 
-    shards.write_shards(output, {"train": split(False), "test": split(True)})
-    for name in shards.SPLITS:
+
+def _write(kept: list[Row], output: Path, staging: Staging) -> None:
+    def split(name: str) -> Iterator[Clip]:
+        rows = (row for row in kept if row["split"] == name)
+        return (staging.load(row["footage"], row) for row in rows)
+
+    shards.write_shards(output, {name: split(name) for name in splits.NAMES})
+    for name in splits.NAMES:
         opened = shards.open_shards(output, name)
         if len(opened):
             shards.decode_frames(opened[len(opened) - 1], [0])
@@ -284,9 +204,17 @@ def main() -> None:
     parser.add_argument(
         "--test_fraction", type=float, default=0.06, help="share of the clips held out for testing"
     )
+    parser.add_argument("--licence", default="", help="of the footage, for the manifest")
     parser.add_argument("--jobs", type=int, default=1, help="processes that work side by side")
     parser.add_argument(
         "--features", default="", help="weights of a renderer: latents and mel features are added"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="STEP.FIELD=VALUE",
+        help="change a step, such as speaker.enabled=False; docs/preparation.md lists them",
     )
     flags = parser.parse_args()
     if not 32 <= flags.size <= 2048 or flags.size % 2:
@@ -295,13 +223,15 @@ def main() -> None:
         raise InputError(f"--test_fraction={flags.test_fraction}: give a share from 0 to below 1")
     if flags.jobs < 1:
         raise InputError(f"--jobs={flags.jobs}: give 1 or more")
-    renderer = vars(flags).pop("features")
-    kept, rejected = prepare(**vars(flags))
-    if renderer:
+    settings = Settings(size=flags.size)
+    held = dataclasses.replace(settings.splits, test=flags.test_fraction)
+    settings = changed(dataclasses.replace(settings, splits=held), flags.set)
+    kept, rejected = prepare(flags.input, flags.output, settings, flags.licence, flags.jobs)
+    if flags.features:
         from xactor_jax.data.features import add_features  # opens networks, which takes a while
 
-        add_features(flags.output, renderer)
-    print(f"{flags.output}: {kept} clips prepared, {rejected} rejected (rejected.csv says why)")
+        add_features(flags.output, flags.features)
+    print(f"{flags.output}: {kept} clips prepared, {rejected} rejected (report.html shows why)")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from media.drawn import grey_frames, write_media
 from scipy.io import wavfile
 
 from xactor_jax.errors import InputError
-from xactor_jax.media.audio import frames_of, read_audio, to_mono_16k
+from xactor_jax.media.audio import frames_of, read_audio, read_mono_16k, to_mono_16k
 
 
 def sine(rate: int, seconds: float, frequency: float = 440.0) -> np.ndarray:
@@ -44,6 +44,15 @@ def test_late_sound_in_a_video_is_preceded_by_silence(tmp_path):
     # Matroska's clock ticks in milliseconds.
     assert abs(start - 0.2) <= 1e-3
     assert not samples[: int(0.19 * rate)].any()
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+def test_block_by_block_is_the_same(tmp_path, rate):
+    """Also where the sound starts late and holds more than a block."""
+    noise = np.random.default_rng(0).normal(0, 0.1, rate).astype(np.float32)
+    path = write_media(tmp_path / "a.mkv", grey_frames([9] * 30), audio=noise, rate=rate, late=0.2)
+    whole = to_mono_16k(*read_audio(path))
+    np.testing.assert_allclose(read_mono_16k(path), whole, atol=1e-5)
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(0, 0), (1, 1), (640, 1), (641, 2), (16_000, 25)])

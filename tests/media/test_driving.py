@@ -3,21 +3,25 @@
 import numpy as np
 import pytest
 from media.drawn import drawn_face, grey_frames, talking_clip, write_media
+from preparation.spoken import openness, voice
 
-from xactor_jax import prepare
 from xactor_jax.data.transforms import relative_box
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation.scenes import driving_crops
 from xactor_jax.media import driving
 from xactor_jax.media.driving import find_driver
+from xactor_jax.preparation.clips import prepare_file
+from xactor_jax.preparation.settings import Settings, changed
 
 VIEW, CROP = 192, 32
 
 
 def test_driving_crops_are_those_of_training(tmp_path):
     talking = talking_clip(30, drift=0.5)
-    write_media(tmp_path / "film.mkv", talking, audio=np.zeros(19_200, np.float32))
-    clip = prepare.prepare_clip(prepare.Footage(tmp_path, "film.mkv"), VIEW)
+    write_media(tmp_path / "film.mkv", talking, audio=0.3 * voice(openness(30)))
+    wanted = changed(Settings(size=VIEW), ["quality.blur=0"])
+    (prepared,) = prepare_file(tmp_path / "film.mkv", "film.mkv", "anna", wanted)
+    clip = prepared.clip
     driver = find_driver(tmp_path / "film.mkv")
     np.testing.assert_array_equal(driver.head_box, clip.head_box)
     np.testing.assert_array_equal(driver.box, relative_box(clip.head_box, clip.head_box[0]))

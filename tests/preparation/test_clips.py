@@ -1,0 +1,108 @@
+"""A file becomes clips whose sound is in step and whose picture is one speaker's."""
+
+import numpy as np
+import pytest
+from media.drawn import drawn_face, talking_clip, write_media
+from preparation.spoken import openness, voice
+
+from xactor_jax.data.shards import decode_frames
+from xactor_jax.errors import InputError
+from xactor_jax.preparation.clips import Prepared, Refused, prepare_file
+from xactor_jax.preparation.settings import Settings, changed
+from xactor_jax.preparation.sound import loudness
+
+SIZE = 64
+
+
+def results(path, *changes, static: float = 0.1) -> list[Prepared | Refused]:
+    drawn = ["quality.blur=0", f"quality.static={static}", "sound.music=1"]
+    settings = changed(Settings(size=SIZE), [*changes, *drawn])
+    return list(prepare_file(path, path.name, "anna", settings))
+
+
+def opening_of(clip, opening: np.ndarray) -> float:
+    """How the darkness of the view's lower half goes with an opening."""
+    views = decode_frames(clip, range(len(clip)))
+    return np.corrcoef(-views[:, SIZE // 2 :].mean(axis=(1, 2, 3)), opening)[0, 1]
+
+
+def talking(opening: np.ndarray, x: float = 100) -> list[np.ndarray]:
+    """A face whose mouth is open so far in each frame; equal pictures are drawn once."""
+    drawn: dict[int, np.ndarray] = {}
+    for level in range(12):
+        drawn[level] = drawn_face(170, 200, (85, x), 80, mouth=1.6 * level / 11)
+    return [drawn[round(11 * gap)] for gap in opening]
+
+
+FRAMES = 135
+
+
+@pytest.mark.parametrize("late", [6, -5])
+def test_an_offset_is_mended(tmp_path, late):
+    opening = openness(FRAMES, seed=3)
+    sound, shift = voice(opening), abs(late) * 640
+    sound = np.r_[np.zeros(shift, np.float32), sound] if late > 0 else sound[shift:]
+    path = write_media(tmp_path / "film.mkv", talking(opening), audio=0.3 * sound)
+    (result,) = results(path, "sync.shortest_seconds=4")
+    assert isinstance(result, Prepared), result
+    assert result.offset_frames == late
+    # The start lacks its sound where that was early, and the file's sound ends 5 frames early.
+    clip, first = result.clip, round(result.start_seconds * 25)
+    assert (first, len(clip)) == ((0, FRAMES) if late > 0 else (5, FRAMES - 10))
+    assert abs(result.end_seconds - result.start_seconds - len(clip) / 25) < 1e-9
+    # Loud where the mouth is open and quiet where it is not, at one level whatever it was.
+    loud = np.sqrt(np.mean(clip.audio.reshape(-1, 640).astype(float) ** 2, axis=1))
+    assert np.corrcoef(loud, opening[first : first + len(clip)])[0, 1] > 0.95
+    assert abs(loudness(clip.audio / 32768) + 23) < 1
+
+
+def test_sound_of_somebody_else_is_refused(tmp_path):
+    path = write_media(
+        tmp_path / "narrated.mkv", talking(np.zeros(FRAMES)), audio=voice(openness(FRAMES, 4))
+    )
+    # In half the time that a clip needs, chance goes further.
+    (result,) = results(path, "sync.shortest_seconds=4", "sync.peak=0.5", static=0.0)
+    assert isinstance(result, Refused)
+    assert result.reason.startswith("mouth and sound do not clearly go together")
+    assert result.thumbnail and result.checks["face_pixels"] > 50
+
+
+def test_steps_are_switched_off(tmp_path):
+    sound = 0.4 * voice(openness(30, 3))
+    path = write_media(tmp_path / "film.mkv", talking(openness(30, 3)), audio=sound)
+    off = ("sync.enabled=False", "sound.normalise=False", "sync.shortest_seconds=1")
+    (result,) = results(path, *off)
+    assert result.offset_frames is None and "sync_peak" not in result.checks
+    np.testing.assert_allclose(result.clip.audio / 32768, sound, atol=1e-4)
+
+
+def test_of_two_people_the_speaker_becomes_a_clip(tmp_path):
+    left, right = openness(85, 1), openness(85, 2)
+    pictures = [np.hstack(pair) for pair in zip(talking(left), talking(right, 110), strict=True)]
+    path = write_media(tmp_path / "pair.mkv", pictures, audio=voice(right))
+    spoken, other = sorted(results(path), key=lambda result: isinstance(result, Refused))
+    assert isinstance(spoken, Prepared) and isinstance(other, Refused)
+    assert other.reason.startswith("another of 2 faces speaks")
+    # The faces are 210 pixels apart, in views of 2 * 1.19 * 80: the head boxes tell nothing, but
+    # the agreement of the clip's own mouth with the sound does.
+    assert len(spoken.clip) == 85 and spoken.fingerprint.shape == (83,)
+    assert opening_of(spoken.clip, right) > 0.8 > 0.6 > opening_of(spoken.clip, left)
+
+
+def test_each_shot_is_a_clip(tmp_path):
+    one = talking_clip(30)
+    other = [255 - picture // 3 for picture in talking_clip(30)]
+    sound = 0.3 * voice(openness(90, 5))
+    path = write_media(tmp_path / "cut.mkv", one + other + one, audio=sound)
+    found = results(path, "quality.contrast=0")
+    names = [result.clip.clip for result in found if isinstance(result, Prepared)]
+    assert names[0] == "cut.mkv" and names[-1] == "cut.mkv@2.40"
+    assert next(len(r.clip) for r in found if isinstance(r, Prepared)) == 30
+
+
+def test_nothing_to_see_is_told(tmp_path):
+    path = write_media(
+        tmp_path / "wall.mkv", [np.full((96, 96, 3), 90, np.uint8)] * 30, audio=np.ones(19_200) / 9
+    )
+    with pytest.raises(InputError, match="no face found"):
+        results(path)

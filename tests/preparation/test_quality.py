@@ -1,0 +1,99 @@
+"""Each measure of the picture answers to the defect it is named after."""
+
+import cv2
+import numpy as np
+import pytest
+from media.drawn import drawn_face
+
+from xactor_jax.preparation import quality
+from xactor_jax.preparation.quality import ViewMeter
+from xactor_jax.preparation.settings import Quality
+
+# A drawn face of side 70 in the middle of a view of 160: BlazeFace would draw its box so.
+HEAD = np.array([0.5, 0.5, 0.52], np.float32)
+
+
+def faces(count: int = 12) -> list[np.ndarray]:
+    return [
+        drawn_face(160, 160, (69, 80), 70, mouth=0.5 + 0.5 * np.sin(1.3 * t)) for t in range(count)
+    ]
+
+
+def measured(views) -> quality.PictureMeasures:
+    meter = ViewMeter()
+    for view in views:
+        meter.add(view, HEAD)
+    return meter.measures(face_pixels=83.0, turned=0.0, second_face=0.0)
+
+
+def covered(view: np.ndarray) -> np.ndarray:
+    view = view.copy()
+    cv2.ellipse(view, (80, 82), (50, 44), 20, 0, 360, (120, 95, 80), -1)
+    cv2.line(view, (60, 80), (110, 110), (230, 200, 190), 7)
+    return view
+
+
+def marked(view: np.ndarray) -> np.ndarray:
+    view = view.copy()
+    cv2.putText(view, "STOCK VIDEO", (6, 152), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1)
+    return view
+
+
+def test_a_good_clip_passes():
+    assert quality.refusal(measured(faces()), Quality()) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "reason"),
+    [
+        ("blur", lambda view: cv2.GaussianBlur(view, (0, 0), 5), "blurred"),
+        ("dark", lambda view: view // 16, "dark"),
+        ("contrast", lambda view: (120 + view // 20).astype(np.uint8), "flat"),
+        ("overlay", marked, "writing or a mark"),
+    ],
+)
+def test_defects_are_named(name, spoil, reason):
+    result = measured([spoil(view) for view in faces()])
+    # Of several defects the first is told; each measure has to answer by itself.
+    alone = Quality(**{field: _off(field) for field in _FIELDS if field != name})
+    assert quality.refusal(result, alone).startswith(reason)
+    assert quality.refusal(measured(faces()), alone) == ""
+
+
+_FIELDS = Quality.__dataclass_fields__
+
+
+def _off(field: str) -> float:
+    return 1.0 if field in ("occluded", "turned", "overlay", "second_face") else 0.0
+
+
+def test_a_photograph_is_static():
+    photograph = measured([faces(1)[0]] * 12)
+    assert quality.refusal(photograph, Quality()).startswith("the face does not move")
+
+
+def test_a_hand_before_the_face_is_counted():
+    views = faces(20)
+    views[3:9] = [covered(view) for view in views[3:9]]
+    result = measured(views)
+    assert abs(result.occluded - 6 / 20) < 1e-9
+    assert quality.refusal(result, Quality()).startswith("something covers the face in 30%")
+
+
+def test_small_faces_turned_ones_and_company_are_refused():
+    meter = ViewMeter()
+    for view in faces():
+        meter.add(view, HEAD)
+    assert "20 pixels small" in quality.refusal(meter.measures(20.0, 0.0, 0.0), Quality())
+    assert "turned away in 30%" in quality.refusal(meter.measures(83.0, 0.3, 0.0), Quality())
+    assert "another face" in quality.refusal(meter.measures(83.0, 0.0, 0.8), Quality())
+
+
+def test_writing_that_moves_on_is_none():
+    """What lies behind a walking person may have edges, but not for long in one place."""
+    moved = [np.roll(marked(view), 7 * t, axis=1) for t, view in enumerate(faces(30))]
+    behind = [view.copy() for view in faces(30)]
+    for view, other in zip(behind, moved, strict=True):
+        view[135:] = other[135:]
+    plain, lasting = measured(faces()).overlay, measured([marked(v) for v in faces()]).overlay
+    assert measured(behind).overlay < plain + 0.1 < lasting - 0.2

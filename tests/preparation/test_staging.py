@@ -1,0 +1,115 @@
+"""What is done stays done; what broke off leaves nothing behind."""
+
+import numpy as np
+import pytest
+from media.drawn import talking_clip, write_media
+from preparation.deadly import DeadlyFootage
+
+from xactor_jax import prepare
+from xactor_jax.data.shards import Clip, encode_frame
+from xactor_jax.errors import InputError
+from xactor_jax.preparation.clips import Prepared, Refused
+from xactor_jax.preparation.settings import Settings, changed
+from xactor_jax.preparation.staging import Footage, Staging
+
+SIZE = 32
+
+
+def clip(name: str, frames: int = 30) -> Prepared:
+    pictures = [np.full((SIZE, SIZE, 3), 8 * t, np.uint8) for t in range(frames)]
+    made = Clip(
+        clip=name,
+        source="footage",
+        identity="anna",
+        size=SIZE,
+        frames=[encode_frame(picture) for picture in pictures],
+        head_box=np.full((frames, 3), 0.5, np.float32),
+        audio=np.arange(frames * 640).astype(np.int16),
+    )
+    bits, picture = np.arange(frames, dtype=np.uint16), np.zeros((32, 32), np.uint8)
+    return Prepared(made, 1.0, 2.2, -3, {"blur": 40.0}, b"jpeg", bits, picture)
+
+
+@pytest.fixture
+def staging(tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / "a.mp4").write_bytes(b"film")
+    return Staging(tmp_path / "clips", Settings(size=SIZE)), Footage(tmp_path, "anna/a.mp4")
+
+
+def files(staging: Staging) -> list[str]:
+    return sorted(path.suffix for path in staging.folder.iterdir())
+
+
+def test_clips_come_back_as_they_were(staging):
+    staging, footage = staging
+    assert staging.outcome(footage) is None
+    staging.keep(footage, iter([clip("anna/a.mp4"), Refused("dark", 5.0, 6.0), clip("anna/a@9")]))
+    outcome = staging.outcome(footage)
+    assert [row["clip"] for row in outcome["clips"]] == ["anna/a.mp4", "anna/a@9"]
+    assert outcome["refused"][0]["reason"] == "dark"
+    row, made = outcome["clips"][0], clip("anna/a.mp4")
+    assert (row["start_seconds"], row["end_seconds"], row["offset_frames"]) == (1.0, 2.2, -3)
+    loaded = staging.load(footage, row)
+    assert loaded.frames == made.clip.frames and loaded.identity == "anna"
+    np.testing.assert_array_equal(loaded.audio, made.clip.audio)
+    np.testing.assert_array_equal(staging.fingerprint(row)[0], made.fingerprint)
+
+
+def test_a_file_that_broke_off_is_done_again_from_its_start(staging):
+    staging, footage = staging
+
+    def killed():
+        yield clip("anna/a.mp4")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        staging.keep(footage, killed())
+    assert staging.outcome(footage) is None
+    staging.keep(footage, iter([clip("anna/a.mp4")]))
+    assert len(staging.outcome(footage)["clips"]) == 1 and files(staging) == [".json", ".npz"]
+
+
+@pytest.mark.parametrize("error", [InputError("bad"), ValueError("odd"), MemoryError()])
+def test_errors_are_told_of_the_rest_of_the_file(staging, error):
+    staging, footage = staging
+
+    def breaks():
+        yield clip("anna/a.mp4")
+        raise error
+
+    staging.keep(footage, breaks())
+    outcome = staging.outcome(footage)
+    assert len(outcome["clips"]) == 1
+    assert str(error) in outcome["refused"][0]["reason"]
+
+
+def test_other_settings_and_other_files_are_prepared_anew(staging):
+    staging, footage = staging
+    staging.keep(footage, iter([clip("anna/a.mp4")]))
+    other = Staging(staging.folder, changed(staging.settings, ["quality.dark=3"]))
+    assert other.outcome(footage) is None
+    footage.path.write_bytes(b"another film")
+    assert staging.outcome(footage) is None
+    staging.keep(footage, iter([]))
+    assert files(staging) == [".json"]
+
+
+@pytest.mark.slow
+def test_a_file_that_takes_its_process_down_is_told_and_the_others_are_done(tmp_path, monkeypatch):
+    import os
+
+    monkeypatch.setenv("MAIN_PROCESS", str(os.getpid()))
+    for name in ("a.mkv", "b.mkv", "c.mkv"):
+        write_media(tmp_path / name, talking_clip(26), audio=np.ones(17_000, np.float32) / 9)
+    staging = Staging(tmp_path / "clips", Settings(size=SIZE))
+    staging.folder.mkdir()
+    deadly = DeadlyFootage(tmp_path, "b.mkv")
+    todo = [Footage(tmp_path, "a.mkv"), deadly, Footage(tmp_path, "c.mkv")]
+    done = [one.name for one in prepare._stage_all(todo, staging, 2)]
+    assert set(done) == {"a.mkv", "b.mkv", "c.mkv"}
+    assert "the process that read it died" in staging.outcome(deadly)["refused"][0]["reason"]
+    for one in (todo[0], todo[2]):
+        reasons = [row["reason"] for row in staging.outcome(one)["refused"]]
+        assert not any("died" in reason for reason in reasons)

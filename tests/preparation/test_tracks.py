@@ -1,0 +1,80 @@
+"""Scenes are cut where they change, and every face in them is followed."""
+
+import numpy as np
+from media.drawn import drawn_face
+
+from xactor_jax.preparation.settings import Faces, Settings, Shots
+from xactor_jax.preparation.shots import CutFinder
+from xactor_jax.preparation.tracks import (
+    Shot,
+    Track,
+    find_tracks,
+    foreground,
+    seen_together,
+    stretches,
+)
+
+
+def cuts(pictures, settings: Shots) -> list[int]:
+    finder = CutFinder(settings)
+    return [i for i, picture in enumerate(pictures) if finder(picture)]
+
+
+def scene(seed: int, count: int, moving: float = 0.0) -> list[np.ndarray]:
+    """Blotches, shifted by so many pixels a frame, with the noise of a camera."""
+    random = np.random.default_rng(seed)
+    wide = np.kron(random.integers(60, 190, (6, 40, 3)), np.ones((20, 20, 1)))
+    return [
+        np.clip(
+            wide[:, (s := round(moving * t)) : s + 160] + random.normal(0, 3, (120, 160, 3)), 0, 255
+        ).astype(np.uint8)
+        for t in range(count)
+    ]
+
+
+def test_cuts_are_found_and_nothing_else():
+    pictures = scene(0, 30) + scene(1, 20, moving=2) + scene(2, 10)
+    assert cuts(pictures, Shots()) == [30, 50]
+    assert cuts(pictures, Shots(enabled=False)) == []
+
+
+def test_a_flash_of_light_that_stays_is_a_cut_but_a_fade_is_not():
+    still = scene(0, 1)[0].astype(float)
+    fade = [np.clip(still * (1 - 0.02 * t), 0, 255).astype(np.uint8) for t in range(40)]
+    assert cuts(fade, Shots()) == []
+
+
+def pair(count: int, apart: int = 220) -> list[np.ndarray]:
+    return [
+        np.hstack([drawn_face(200, apart, (100, 100 + t / 2), 80), drawn_face(200, 200, side=70)])
+        for t in range(count)
+    ]
+
+
+def test_two_faces_are_two_tracks():
+    (shot,) = find_tracks(pair(30), Settings())
+    assert (shot.start, shot.end, shot.shape) == (0, 30, (200, 420))
+    one, other = sorted(shot.tracks, key=lambda track: track.boxes[0][1])
+    assert len(one.boxes) == len(other.boxes) == 30
+    # The first moves by half a pixel a frame, the second stays.
+    moved = [track.boxes[-1][1] - track.boxes[0][1] for track in (one, other)]
+    assert abs(moved[0] - 14.5) < 4 and abs(moved[1]) < 4
+    assert len(foreground(shot, Faces())) == 2
+    assert foreground(shot, Faces(background=0.95)) == [one]
+
+
+def test_a_face_that_jumps_begins_another_track():
+    here, there = (drawn_face(200, 320, centre, 80) for centre in ((100, 80), (100, 240)))
+    (shot,) = find_tracks([here] * 12 + [there] * 12, Settings(shots=Shots(enabled=False)))
+    assert next((track.start, track.end) for track in shot.tracks) == (0, 12)
+    assert shot.tracks[1].boxes[-1][1] - shot.tracks[0].boxes[0][1] > 150
+
+
+def test_long_tracks_become_clips_cut_at_one_time():
+    box = (1.0, 1.0, 10.0)
+    whole, late = Track(0, [box] * 260), Track(30, [box] * 200)
+    shot = Shot(0, 260, (9, 9), [whole, late])
+    settings = Faces(longest_seconds=4)
+    parts = [part for track in shot.tracks for part in stretches(track, shot, settings)]
+    spans = [[(part.start, part.end) for part in group] for group in seen_together(parts)]
+    assert spans == [[(0, 87), (30, 87)], [(87, 173), (87, 173)], [(173, 260), (173, 230)]]

@@ -1,0 +1,1 @@
+"""From raw video to clips: small steps, each a pure function; xactor_jax/prepare.py runs them."""

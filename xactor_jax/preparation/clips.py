@@ -1,0 +1,324 @@
+"""One file to its clips: the steps in their order."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from xactor_jax.data import shards
+from xactor_jax.data.shards import FRAME_RATE, SAMPLES_PER_FRAME, Clip
+from xactor_jax.errors import InputError
+from xactor_jax.media import faces
+from xactor_jax.media.audio import frames_of, read_mono_16k
+from xactor_jax.media.video import read_video
+from xactor_jax.preparation import duplicates, quality, sound, sync
+from xactor_jax.preparation.probe import probe, refusal
+from xactor_jax.preparation.quality import ViewMeter
+from xactor_jax.preparation.settings import Settings
+from xactor_jax.preparation.speaker import speaker
+from xactor_jax.preparation.tracks import (
+    Shot,
+    Track,
+    find_tracks,
+    foreground,
+    seen_together,
+    stretches,
+)
+
+_THUMBNAIL = 96
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """A clip with what the report, the tables and the search for copies need of it."""
+
+    clip: Clip
+    start_seconds: float  # in the file
+    end_seconds: float
+    offset_frames: int | None  # that were mended; positive: the sound was late; None: not known
+    checks: dict[str, float]
+    thumbnail: bytes  # JPEG of its first, middle and last view
+    fingerprint: np.ndarray
+    picture: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Refused:
+    """A stretch of a file, or all of it, that cannot be used, and why."""
+
+    reason: str
+    start_seconds: float = 0.0
+    end_seconds: float = 0.0
+    checks: dict[str, float] = dataclasses.field(default_factory=dict)
+    thumbnail: bytes = dataclasses.field(default=b"", repr=False)
+
+
+@dataclasses.dataclass(eq=False)
+class _Candidate:
+    """A stretch of one face that is being cut out of the pictures."""
+
+    track: Track
+    heads: np.ndarray
+    window: tuple[float, float, float]
+    second_face: float
+    frames: list[bytes] = dataclasses.field(default_factory=list)
+    meter: ViewMeter = dataclasses.field(default_factory=ViewMeter)
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        return self.track.start / FRAME_RATE, self.track.end / FRAME_RATE
+
+
+def prepare_file(
+    path: Path, name: str, identity: str, settings: Settings
+) -> Iterator[Prepared | Refused]:
+    """Find, cut, measure and mend the clips of a file; each is given on as soon as it is done.
+
+    Raises InputError where nothing of the file can be used; the message says why.
+    """
+    contents = probe(path)
+    if reason := refusal(contents, settings.probe):
+        raise InputError(f"{path}: {reason}")
+    audio = read_mono_16k(path, contents.track)
+    longest = settings.probe.longest_side
+    shots = list(find_tracks(read_video(path, longest), settings))
+    length = min(shots[-1].end, frames_of(len(audio))) / FRAME_RATE
+    if length < settings.faces.shortest_seconds:
+        raise InputError(f"{path}: only {length:.2f} s with picture and sound")
+    groups, refused = _candidates(shots, frames_of(len(audio)), settings)
+    yield from refused
+    if not groups and not refused:
+        raise InputError(f"{path}: {_no_face(shots, settings)}")
+    source = dataclasses.replace(
+        _EMPTY, clip=name, identity=identity, motion=name, size=settings.size
+    )
+    for group in _cut(read_video(path, longest), groups, settings.size):
+        yield from _of_group(group, audio, source, settings)
+
+
+_EMPTY = Clip(
+    clip="",
+    source="footage",
+    identity="",
+    size=0,
+    frames=[],
+    head_box=np.zeros((0, 3), np.float32),
+    audio=np.zeros(0, np.int16),
+)
+
+
+def _no_face(shots: list[Shot], settings: Settings) -> str:
+    longest = max((len(t.boxes) for shot in shots for t in shot.tracks), default=0)
+    if longest:
+        return (
+            f"no face stays for {settings.faces.shortest_seconds:g} s without a cut, the longest "
+            f"for {longest / FRAME_RATE:.2f} s"
+        )
+    return "no face found; show one person from the front"
+
+
+def _candidates(
+    shots: list[Shot], heard: int, settings: Settings
+) -> tuple[list[list[_Candidate]], list[Refused]]:
+    """Groups of faces seen together that are to be cut, and the stretches already refused."""
+    groups: list[list[_Candidate]] = []
+    refused: list[Refused] = []
+    for shot in shots:
+        parts = [
+            part
+            for track in foreground(shot, settings.faces)
+            for part in stretches(track, shot, settings.faces)
+        ]
+        for part in parts:
+            del part.boxes[max(heard - part.start, 0) :]
+        for together in seen_together(parts):
+            group = []
+            for part in together:
+                try:
+                    group.append(_candidate(part, shot, settings))
+                except InputError as error:
+                    seconds = part.start / FRAME_RATE, part.end / FRAME_RATE
+                    refused.append(Refused(str(error), *seconds))
+            if group:
+                groups.append(group)
+    return groups, refused
+
+
+def _candidate(part: Track, shot: Shot, settings: Settings) -> _Candidate:
+    if len(part.boxes) < settings.faces.shortest_seconds * FRAME_RATE:
+        raise InputError(f"only {len(part.boxes) / FRAME_RATE:.2f} s with picture and sound")
+    heads = faces.head_track(part.boxes)
+    window = faces.view_window(heads, *shot.shape)
+    return _Candidate(part, heads, window, _second_face(part, shot, window))
+
+
+def _second_face(part: Track, shot: Shot, window: tuple[float, float, float]) -> float:
+    """Side of the largest other face seen in the view in 3 frames or more, against this one."""
+    cy, cx, side = window
+    sides = [0.0]
+    for other in shot.tracks:
+        start, end = max(other.start, part.start), min(other.end, part.end)
+        if other is part.whole:
+            continue
+        boxes = other.boxes[start - other.start : max(end - other.start, 0)]
+        inside = [
+            box[2]
+            for box in boxes
+            if box and abs(box[0] - cy) < side / 2 and abs(box[1] - cx) < side / 2
+        ]
+        if len(inside) >= 3:
+            sides.append(float(np.median(inside)))
+    return max(sides) / part.side
+
+
+def _cut(pictures, groups: list[list[_Candidate]], size: int) -> Iterator[list[_Candidate]]:
+    """Cut the views of all candidates in one pass; gives a group on when its last is done."""
+    waiting = sorted(groups, key=lambda group: group[0].track.start)
+    for count, picture in enumerate(pictures):
+        if not waiting:
+            return
+        for one in (one for group in waiting for one in group):
+            if one.track.start <= count < one.track.end:
+                view = faces.cut_view(picture, one.window, size)
+                one.frames.append(shards.encode_frame(view))
+                head = faces.to_view(one.heads[[count - one.track.start]], one.window)[0]
+                one.meter.add(view, head)
+        done = [group for group in waiting if all(one.track.end <= count + 1 for one in group)]
+        if done:
+            waiting = [group for group in waiting if group not in done]
+            yield from done
+    if waiting:
+        raise InputError("the picture breaks off when read again")
+
+
+def _of_group(
+    group: list[_Candidate], audio: np.ndarray, source: Clip, settings: Settings
+) -> Iterator[Prepared | Refused]:
+    """The clips of faces that are seen at the same time: at most one of them speaks."""
+    kept, reason = group, ""
+    if settings.speaker.enabled and len(group) > 1:
+        start = max(one.track.start for one in group)
+        end = min(one.track.end for one in group)
+        mouths = [
+            np.stack(one.meter.mouth[start - one.track.start : end - one.track.start])
+            for one in group
+            if end > start
+        ]
+        heard = audio[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
+        chosen, found = (
+            speaker(mouths, heard, settings.speaker, settings.sync.most) if mouths else (None, [])
+        )
+        scores = ", ".join(f"{score:.2f}" for score in found)
+        if chosen is None:
+            kept, reason = [], f"{len(group)} faces, and it is not clear who speaks ({scores})"
+        else:
+            kept, reason = [group[chosen]], f"another of {len(group)} faces speaks ({scores})"
+    for one in group:
+        if one in kept:
+            yield _of_candidate(one, audio, source, settings)
+        else:
+            yield Refused(reason, *one.seconds, thumbnail=_thumbnail(one.frames))
+
+
+def _of_candidate(
+    one: _Candidate, audio: np.ndarray, source: Clip, settings: Settings
+) -> Prepared | Refused:
+    start, end = one.track.start, one.track.end
+    here = _between(audio, start, end)
+    measured = one.meter.measures(one.track.side, one.track.unseen, one.second_face)
+    heard = sound.measure(here)
+    checks = dataclasses.asdict(measured) | dataclasses.asdict(heard)
+    reason = quality.refusal(measured, settings.quality) or sound.refusal(heard, settings.sound)
+    late: int | None = None
+    shift = 0
+    if not reason and settings.sync.enabled and _long_enough(one, settings):
+        mouth = np.stack(one.meter.mouth)
+        found = sync.offset(sync.agreement(mouth, here, settings.sync.most))
+        checks |= {"sync_peak": found.peak, "sync_margin": found.margin}
+        checks["sync_frames"] = found.frames
+        if found.sure(settings.sync):
+            late = shift = found.frames if abs(found.frames) >= settings.sync.smallest else 0
+        elif settings.sync.unsure:
+            reason = (
+                f"mouth and sound do not clearly go together: {found.peak:.2f}, "
+                f"{found.margin:.2f} above the rest"
+            )
+    if not reason:
+        # Where the sound was late, what belongs to a frame comes later; the ends may lack it.
+        start = max(start, -shift)
+        end = min(end, len(audio) // SAMPLES_PER_FRAME - shift) if shift > 0 else end
+        if end - start < settings.faces.shortest_seconds * FRAME_RATE:
+            reason = f"only {max(end - start, 0) / FRAME_RATE:.2f} s once the sound is in step"
+    checks = {key: value for key, value in checks.items() if math.isfinite(value)}
+    if reason:
+        return Refused(reason, *one.seconds, checks, _thumbnail(one.frames))
+    return _prepared(
+        one,
+        (start, end),
+        late,
+        _between(audio, start + shift, end + shift),
+        source,
+        checks,
+        settings,
+    )
+
+
+def _long_enough(one: _Candidate, settings: Settings) -> bool:
+    return len(one.frames) >= settings.sync.shortest_seconds * FRAME_RATE
+
+
+def _between(audio: np.ndarray, start: int, end: int) -> np.ndarray:
+    """The sound of frames `start` to before `end`, with silence where there is none."""
+    samples = np.zeros((end - start) * SAMPLES_PER_FRAME, np.float32)
+    part = audio[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
+    samples[: len(part)] = part
+    return samples
+
+
+def _prepared(
+    one: _Candidate,
+    span: tuple[int, int],
+    late: int | None,
+    heard: np.ndarray,
+    source: Clip,
+    checks: dict[str, Any],
+    settings: Settings,
+) -> Prepared:
+    kept = slice(span[0] - one.track.start, span[1] - one.track.start)
+    place = f"@{one.track.start / FRAME_RATE:.2f}" if one.track.start else ""
+    loud = sound.normalised(heard, checks.get("loudness", -math.inf), settings.sound)
+    name = source.clip + place
+    clip = dataclasses.replace(
+        source,
+        clip=name,
+        motion=name,
+        frames=one.frames[kept],
+        head_box=faces.to_view(one.heads[kept], one.window),
+        audio=np.round(np.clip(loud, -1, 1) * 32767).astype(np.int16),
+    )
+    return Prepared(
+        clip=clip,
+        start_seconds=span[0] / FRAME_RATE,
+        end_seconds=span[1] / FRAME_RATE,
+        offset_frames=late,
+        checks=checks,
+        thumbnail=_thumbnail(clip.frames),
+        fingerprint=duplicates.fingerprint(heard),
+        picture=one.meter.picture,
+    )
+
+
+def _thumbnail(frames: Sequence[bytes]) -> bytes:
+    """The first, middle and last view, small and side by side."""
+    chosen = [frames[0], frames[len(frames) // 2], frames[-1]]
+    jpegs = [np.frombuffer(jpeg, np.uint8) for jpeg in chosen]
+    views: list[Any] = [cv2.imdecode(jpeg, cv2.IMREAD_COLOR) for jpeg in jpegs]
+    size = (_THUMBNAIL, _THUMBNAIL)
+    small = np.hstack([cv2.resize(view, size, interpolation=cv2.INTER_AREA) for view in views])
+    return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()

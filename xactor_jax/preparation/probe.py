@@ -1,0 +1,134 @@
+"""What a media file holds, read from its headers and packets: nothing is decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from xactor_jax.errors import InputError
+from xactor_jax.media.audio import open_media
+from xactor_jax.preparation.settings import Probe
+
+# Transfer characteristics of ITU-T H.273: PQ needs tone mapping, HLG is made to be seen without.
+_TRANSFERS = {16: "PQ", 18: "HLG"}
+_STEADY = 0.1  # share of packets whose duration may differ from the median by half, or more
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioTrack:
+    """One track of sound."""
+
+    codec: str
+    rate: int
+    channels: int
+    language: str
+    default: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """The picture and the tracks of sound of a file; times in seconds."""
+
+    codec: str
+    height: int
+    width: int
+    pixel_format: str
+    transfer: str  # "PQ" and "HLG" are high dynamic range
+    frames: int
+    frame_rate: float
+    steady: bool  # whether frames come at equal intervals
+    picture_seconds: float
+    sound_seconds: float  # the longest of the tracks
+    tracks: tuple[AudioTrack, ...]
+
+    @property
+    def track(self) -> int:
+        """The track to use: the first that is marked as the default, or the first."""
+        return next((i for i, track in enumerate(self.tracks) if track.default), 0)
+
+
+def probe(path: str | os.PathLike) -> Contents:
+    """Read what a file holds.
+
+    Raises InputError where it is no media file, has no picture or no sound, or is cut off.
+    """
+    path = Path(path)
+    with open_media(path) as container:
+        if not container.streams.video:
+            raise InputError(f"{path}: no picture in this file; give a video")
+        if not container.streams.audio:
+            raise InputError(f"{path}: no audio track; give a recording or a video with sound")
+        video = container.streams.video[0]
+        try:
+            times, ends = _times(container, video)
+        except av.FFmpegError as error:
+            raise InputError(f"{path}: the file is damaged ({error.strerror})") from None
+        if not times:
+            raise InputError(f"{path}: no picture in this file; give a video")
+        steps = np.diff(np.sort(times))
+        step = float(np.median(steps)) if len(steps) else 0.04
+        uneven = np.mean(np.abs(steps - step) > 0.5 * step) if len(steps) else 0.0
+        context = video.codec_context
+        return Contents(
+            codec=context.name,
+            height=context.height,
+            width=context.width,
+            pixel_format=context.pix_fmt or "",
+            transfer=_TRANSFERS.get(int(context.color_trc or 0), ""),
+            frames=len(times),
+            frame_rate=1 / step if step > 0 else 0.0,
+            steady=bool(uneven <= _STEADY),
+            picture_seconds=max(times) - min(times) + step,
+            sound_seconds=max(ends, default=0.0),
+            tracks=tuple(_track(stream) for stream in container.streams.audio),
+        )
+
+
+def refusal(contents: Contents, settings: Probe) -> str:
+    """Why a file cannot be used, or nothing."""
+    if contents.height * contents.width > settings.largest_pixels:
+        return f"pictures of {contents.width} x {contents.height} pixels; reduce them first"
+    if settings.hdr and contents.transfer == "PQ":
+        return "high dynamic range (PQ); convert it to BT.709 first"
+    apart = abs(contents.picture_seconds - contents.sound_seconds)
+    if apart > settings.mismatch_seconds:
+        return (
+            f"{contents.picture_seconds:.1f} s of picture but {contents.sound_seconds:.1f} s of "
+            "sound; one of them is cut off"
+        )
+    return ""
+
+
+def _times(container, video: av.VideoStream) -> tuple[list[float], list[float]]:
+    """Seconds at which every frame is shown, and the seconds of sound in each track."""
+    times: list[float] = []
+    first: dict[int, float] = {}
+    last: dict[int, float] = {}
+    for packet in container.demux():
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if not packet.size or stamp is None:
+            continue
+        time = float(stamp * (packet.time_base or Fraction(0)))
+        if packet.stream is video:
+            times.append(time)
+        elif packet.stream.type == "audio":
+            index = packet.stream.index
+            length = float((packet.duration or 0) * (packet.time_base or Fraction(0)))
+            first.setdefault(index, time)
+            last[index] = max(last.get(index, time), time + length)
+    return times, [last[index] - first[index] for index in last]
+
+
+def _track(stream: av.AudioStream) -> AudioTrack:
+    return AudioTrack(
+        codec=stream.codec_context.name,
+        rate=stream.rate or 0,
+        channels=stream.channels,
+        language=stream.language or "",
+        default=bool(stream.disposition & av.stream.Disposition.default),
+    )

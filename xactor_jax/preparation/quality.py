@@ -1,0 +1,151 @@
+"""Measures of a clip's picture, taken from its views one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from xactor_jax.media.faces import cut_view
+from xactor_jax.preparation.settings import Quality
+from xactor_jax.preparation.sync import mouth_patch
+
+_FACE = 96  # pixels of the face that sharpness is measured at
+_THUMBNAIL = 32
+_LAYOUT = 96  # pixels of the view that lasting edges are looked for in
+_EDGE = 16.0  # levels per pixel: the side of a stroke
+_WINDOW = (8, 32)  # height and width, of those pixels, of a line of writing
+_HEAD = 0.75  # half a side, in head boxes, around the head in which edges are its own
+_ALIKE = 0.5  # correlation with the usual face; heads that only turn keep above it
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureMeasures:
+    """Measures of one clip; shares are of frames, levels are 0 to 255."""
+
+    face_pixels: float  # median side of the face in pixels of the source
+    blur: float  # variance of the Laplacian of the face, median
+    dark: float  # mean level of the face, median
+    contrast: float  # deviation of the face's levels, median
+    static: float  # change of the face from frame to frame in levels, mean
+    occluded: float  # share of frames that are unlike the clip's usual face
+    turned: float  # share of frames in which a detector of frontal faces did not see it
+    overlay: float  # how full of lasting strokes the fullest window beside the head is
+    second_face: float  # side of the largest other face in the view against this one
+
+
+class ViewMeter:
+    """Measures views as they come; memory grows by a kilobyte and a half a frame."""
+
+    def __init__(self) -> None:
+        self.mouth: list[np.ndarray] = []
+        self._faces: list[np.ndarray] = []
+        self._sharp: list[float] = []
+        self._edges = np.zeros((_LAYOUT, _LAYOUT))
+        self._picture = np.zeros((_THUMBNAIL, _THUMBNAIL))
+        self._heads: list[np.ndarray] = []
+
+    def add(self, view: UInt8[np.ndarray, "s s 3"], head: Float[np.ndarray, "3"]) -> None:
+        """Measure the next view; `head` is (cy, cx, side) in units of the view."""
+        gray = cv2.cvtColor(view, cv2.COLOR_RGB2GRAY)
+        face = cut_view(gray, tuple(head * len(gray)), _FACE)
+        self.mouth.append(mouth_patch(gray, head))
+        self._faces.append(_reduced(face, _THUMBNAIL))
+        self._sharp.append(sharpness(face))
+        layout = _reduced(gray, _LAYOUT).astype(np.float32)
+        self._edges += cv2.Sobel(layout, cv2.CV_32F, 1, 0) / 4
+        self._picture += _reduced(gray, _THUMBNAIL)
+        self._heads.append(np.asarray(head))
+
+    @property
+    def picture(self) -> UInt8[np.ndarray, "32 32"]:
+        """The mean picture of the clip."""
+        return np.round(self._picture / len(self._faces)).astype(np.uint8)
+
+    def measures(self, face_pixels: float, turned: float, second_face: float) -> PictureMeasures:
+        """What all views together say."""
+        faces = np.stack(self._faces).astype(np.float32)
+        levels = faces.mean(axis=(1, 2))
+        return PictureMeasures(
+            face_pixels=face_pixels,
+            blur=float(np.median(self._sharp)),
+            dark=float(np.median(levels)),
+            contrast=float(np.median(faces.std(axis=(1, 2)))),
+            static=float(np.abs(np.diff(faces, axis=0)).mean()) if len(faces) > 1 else 0.0,
+            occluded=float(np.mean(~like_itself(faces))),
+            turned=turned,
+            overlay=overlay(self._edges / len(faces), np.median(self._heads, axis=0)),
+            second_face=second_face,
+        )
+
+
+def _reduced(gray: np.ndarray, side: int) -> np.ndarray:
+    return cv2.resize(gray, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def sharpness(face: UInt8[np.ndarray, "h w"]) -> float:
+    """Variance of the Laplacian, the usual measure of focus (Pech-Pacheco et al., ICPR 2000)."""
+    return float(cv2.Laplacian(face, cv2.CV_32F).var())
+
+
+def like_itself(faces: Float[np.ndarray, "t 32 32"]) -> Bool[np.ndarray, " t"]:
+    """Which frames correlate with the clip's median face: hands and objects before it do not."""
+    usual = np.median(faces, axis=0)
+    return _correlations(faces, np.broadcast_to(usual, faces.shape)) >= _ALIKE
+
+
+def _correlations(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, " t"]:
+    a, b = (x.reshape(len(x), -1) for x in (a, b))
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
+    size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return (a * b).sum(axis=1) / np.maximum(size, 1e-6)
+
+
+def overlay(gradient: Float[np.ndarray, "96 96"], head: Float[np.ndarray, "3"]) -> float:
+    """How full of upright strokes, that stay in the mean of all frames, a line of the picture is.
+
+    Each stroke is a rise and a fall of brightness, which tells writing from outlines.
+
+    Args:
+      gradient: mean over time of the view's change to the right; what moves averages out.
+      head: (cy, cx, side) in units of the view; edges in and right around it do not count.
+    """
+    rises, falls = gradient > _EDGE, gradient < -_EDGE
+    cy, cx, side = head * _LAYOUT
+    reach = _HEAD * side
+    top, bottom, left, right = (
+        int(np.clip(round(edge), 0, _LAYOUT))
+        for edge in (cy - reach, cy + reach, cx - reach, cx + reach)
+    )
+    full = []
+    for strong in (rises, falls):
+        strong[top:bottom, left:right] = False
+        share = strong.astype(np.float32)
+        full.append(cv2.blur(share, _WINDOW[::-1], borderType=cv2.BORDER_CONSTANT))
+    return float(2 * np.minimum(*full).max())
+
+
+def refusal(measured: PictureMeasures, settings: Quality) -> str:
+    """Why a clip's picture cannot be used, or nothing."""
+    for name, problem in (
+        ("face_pixels", "the face is {:.0f} pixels small"),
+        ("blur", "blurred: {:.1f}"),
+        ("dark", "dark: {:.0f}"),
+        ("contrast", "flat: {:.1f}"),
+        ("static", "the face does not move: {:.2f}"),
+    ):
+        value = getattr(measured, name)
+        if value < getattr(settings, name):
+            return problem.format(value)
+    for name, problem in (
+        ("occluded", "something covers the face in {:.0%} of the frames"),
+        ("turned", "the face is turned away in {:.0%} of the frames"),
+        ("overlay", "writing or a mark in the picture: {:.2f}"),
+        ("second_face", "another face in the picture, {:.0%} as large"),
+    ):
+        value = getattr(measured, name)
+        if value > getattr(settings, name):
+            return problem.format(value)
+    return ""

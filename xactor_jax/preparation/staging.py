@@ -1,0 +1,178 @@
+"""What is done already: clips and outcomes of every file, kept until the shards are written.
+
+A file's outcome is written last and whole, so that a file is either done or not.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from xactor_jax.data.shards import Clip
+from xactor_jax.errors import InputError
+from xactor_jax.preparation.clips import Prepared, Refused
+from xactor_jax.preparation.settings import Settings
+
+_FORMAT = "2"
+# What libraries raise at files that no check foresaw; one such file must not stop the others.
+_FILE_ERRORS = (
+    *(av.FFmpegError, cv2.error, ValueError, TypeError, ArithmeticError, LookupError),
+    *(AssertionError, MemoryError),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Footage:
+    """A file to prepare, named by its path inside the input folder."""
+
+    folder: Path
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def identity(self) -> str:
+        """The folder the file lies in."""
+        parent = Path(self.name).parent.as_posix()
+        return "footage" if parent == "." else parent
+
+    def signature(self, settings: Settings) -> str:
+        """Changes with the file, the settings and the way clips are made."""
+        stat = self.path.stat()
+        return _hash(f"{stat.st_size} {stat.st_mtime_ns} {settings.of_a_clip()} {_FORMAT}")[:8]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Staging:
+    """The folder of prepared clips; `settings` decide which of its contents still hold."""
+
+    def __init__(self, folder: Path, settings: Settings):
+        self.folder = folder
+        self.settings = settings
+
+    def outcome_path(self, footage: Footage) -> Path:
+        """Where a file's outcome is when it is done."""
+        return self.folder / f"{self._stem(footage)}.json"
+
+    def _stem(self, footage: Footage) -> str:
+        return f"{_hash(footage.name)[:16]}-{footage.signature(self.settings)}"
+
+    def outcome(self, footage: Footage) -> dict[str, Any] | None:
+        """What became of a file: `checksum`, `clips`, `refused`; None when it is not done."""
+        try:
+            return json.loads(self.outcome_path(footage).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def keep(self, footage: Footage, results: Iterable[Prepared | Refused]) -> None:
+        """Store results as they come, then the outcome; what was there of an older file goes.
+
+        An InputError while they are made is an outcome too: of the rest of the file.
+        """
+        stem, clips, refused = self._stem(footage), [], []
+        for old in self.folder.glob(f"{stem.split('-')[0]}-*"):
+            old.unlink()
+        try:
+            for result in results:
+                if isinstance(result, Refused):
+                    refused.append(_refused_row(result))
+                    continue
+                file = f"{stem}-{len(clips)}.npz"
+                self._write(self.folder / file, lambda out, of=result: _save(out, of))
+                clips.append(_clip_row(result) | {"file": file})
+        except InputError as error:
+            reason = str(error).removeprefix(f"{footage.path}: ")
+            refused.append(_refused_row(Refused(reason)))
+        except _FILE_ERRORS as error:
+            reason = f"cannot be prepared ({type(error).__name__}: {error})"
+            refused.append(_refused_row(Refused(reason)))
+        done = {"checksum": _checksum(footage.path), "clips": clips, "refused": refused}
+        text = json.dumps(done).encode()
+        self._write(self.outcome_path(footage), lambda out: out.write(text))
+
+    def _write(self, path: Path, write) -> None:
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("wb") as file:
+                write(file)
+            os.replace(partial, path)
+        except OSError as error:
+            raise OSError(f"{path.parent}: cannot be written ({error.strerror})") from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def fingerprint(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """The fingerprint of a clip's sound, and its mean picture."""
+        with np.load(self.folder / row["file"], allow_pickle=False) as stored:
+            return stored["fingerprint"], stored["picture"]
+
+    def load(self, footage: Footage, row: dict[str, Any]) -> Clip:
+        """A clip that is kept, from its row of the outcome."""
+        with np.load(self.folder / row["file"], allow_pickle=False) as stored:
+            jpegs, offsets = stored["jpegs"].tobytes(), stored["offsets"].tolist()
+            return Clip(
+                clip=row["clip"],
+                source="footage",
+                identity=footage.identity,
+                size=self.settings.size,
+                frames=[jpegs[a:b] for a, b in itertools.pairwise(offsets)],
+                head_box=stored["head_box"],
+                audio=stored["audio"],
+            )
+
+
+def _save(file, prepared: Prepared) -> None:
+    clip = prepared.clip
+    offsets = np.cumsum([0, *map(len, clip.frames)])
+    jpegs = np.frombuffer(b"".join(clip.frames), np.uint8)
+    np.savez(
+        file,
+        jpegs=jpegs,
+        offsets=offsets,
+        head_box=clip.head_box,
+        audio=clip.audio,
+        fingerprint=prepared.fingerprint,
+        picture=prepared.picture,
+    )
+
+
+def _clip_row(prepared: Prepared) -> dict[str, Any]:
+    clip = prepared.clip
+    return {
+        "clip": clip.clip,
+        "start_seconds": prepared.start_seconds,
+        "end_seconds": prepared.end_seconds,
+        "offset_frames": prepared.offset_frames,
+        "checks": prepared.checks,
+        "bytes": sum(map(len, clip.frames)) + clip.audio.nbytes + clip.head_box.nbytes,
+        "thumbnail": base64.b64encode(prepared.thumbnail).decode(),
+    }
+
+
+def _refused_row(refused: Refused) -> dict[str, Any]:
+    row = dataclasses.asdict(refused)
+    return row | {"thumbnail": base64.b64encode(refused.thumbnail).decode()}
+
+
+def _checksum(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
