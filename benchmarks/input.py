@@ -26,7 +26,7 @@ import numpy as np
 from configs import autoencoder, encoder, motion, video
 from xactor_jax.command import Parser, run, start_up
 from xactor_jax.data.examples import FaceExampleConfig, FaceExamples
-from xactor_jax.data.pipeline import local_batches
+from xactor_jax.data.pipeline import LocalBatches
 from xactor_jax.data.shards import (
     SAMPLES_PER_FRAME,
     Clip,
@@ -82,10 +82,11 @@ def write_textures(folder: Path, clips: int) -> tuple[str, ...]:
 
 def loading(task: Task, config: Any, seconds: float) -> dict[str, float]:
     """The loader alone: windows a second, and a second of one core's time."""
-    batches = local_batches(
+    batches = LocalBatches(
         task.source(),
         task.load,
         batch_size=config.batch_size,
+        rows=range(config.batch_size),
         seed=0,
         threads=config.read_threads,
         workers=config.read_workers,
@@ -184,7 +185,9 @@ def indexed(clips: int, windows: int) -> dict[str, float]:
         start = time.process_time()
         examples = FaceExamples(FaceExampleConfig(folders=(folder,)), "train")
         opened = time.process_time() - start
-    batches = local_batches(examples, pick(examples), batch_size=16, seed=0, threads=2)
+    batches = LocalBatches(
+        examples, pick(examples), batch_size=16, rows=range(16), seed=0, threads=2
+    )
     for _ in range(8):
         next(batches)
     start = time.process_time()

@@ -67,11 +67,23 @@ def test_splash_attention_compiles_for_a_tpu(causal):
 
 def test_cudnn_is_asked_for_what_it_can_do():
     half, single = (jnp.zeros((1, 64, 2, 40), dtype) for dtype in (jnp.bfloat16, jnp.float32))
-    assert kernels.suits_cudnn(half, half, None, None)
-    assert not kernels.suits_cudnn(single, single, None, None)
+    assert kernels.suits_cudnn(half, half, None, None, None)
+    assert not kernels.suits_cudnn(single, single, None, None, None)
     wide = jnp.zeros((1, 64, 2, 160), jnp.bfloat16)
-    assert not kernels.suits_cudnn(wide, wide, None, None)
-    assert not kernels.suits_cudnn(half, half, None, (half, half))
+    assert not kernels.suits_cudnn(wide, wide, None, None, None)
+    assert not kernels.suits_cudnn(half, half, None, None, (half, half))
+    widest, seen = jnp.zeros((1, 64, 2, 128), jnp.bfloat16), jnp.ones((1, 1, 1, 64), bool)
+    assert kernels.suits_cudnn(widest, widest, None, None, None)
+    assert not kernels.suits_cudnn(widest, widest, seen, None, None)
+
+
+def test_keys_hidden_by_a_mark_are_not_seen():
+    query, key, value, mask = draw(Q), draw(K), draw(K), MASKS["keys"]
+    scale = query.shape[-1] ** -0.5
+    found = jax.nn.dot_product_attention(*kernels.marked(query, key, value, mask), scale=scale)
+    # fp32 sums of a hundred terms in another order.
+    np.testing.assert_allclose(found[..., :8], attention(query, key, value, mask), atol=1e-5)
+    np.testing.assert_array_equal(found[..., 8:], 0)
 
 
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs a GPU")

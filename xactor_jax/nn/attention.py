@@ -44,7 +44,7 @@ def attention(
     where = platform()
     if where == "tpu" and kernels.suits_splash(query, key, mask, bias, earlier):
         return kernels.splash(query, key, value, mask)
-    if where in ("gpu", "cuda") and kernels.suits_cudnn(query, key, bias, earlier):
+    if where in ("gpu", "cuda") and kernels.suits_cudnn(query, key, mask, bias, earlier):
         return kernels.cudnn(query, key, value, mask, bias)
     q = query.shape[1]
     query, key, value = (rearrange(x, "b n heads d -> b heads n d") for x in (query, key, value))

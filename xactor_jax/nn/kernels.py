@@ -18,6 +18,8 @@ from xactor_jax.sharding import on_each_device
 
 LANES = 128  # heads and blocks of a TPU kernel are multiples of it
 BLOCK = 512  # tokens that a TPU kernel holds at a time, at most
+MARK = 8  # numbers that are added to a head, whose width cuDNN wants to be a multiple of it
+HIDDEN = -30_000.0  # a product of query and key that is far below any other, finite in fp16
 WORTH_IT = 2**18  # pairs of query and key from which on a kernel pays
 
 Mask = Bool[Array, "#b #1 #q k"] | None
@@ -31,9 +33,9 @@ def suits_splash(query: Array, key: Array, mask: Mask, bias: Any, earlier: Any) 
     return known and query.shape[1] * key.shape[1] >= WORTH_IT
 
 
-def suits_cudnn(query: Array, key: Array, bias: Any, earlier: Any) -> bool:
+def suits_cudnn(query: Array, key: Array, mask: Mask, bias: Any, earlier: Any) -> bool:
     """Whether cuDNN's kernel can compute it: half precision, heads of up to 128 numbers."""
-    d = query.shape[-1]
+    d = query.shape[-1] + (MARK if _hides_keys(mask) and bias is None else 0)
     half = query.dtype in (jnp.bfloat16, jnp.float16)
     return half and earlier is None and d % 8 == 0 and d <= 128 and key.shape[1] > 1
 
@@ -46,10 +48,41 @@ def cudnn(
     bias: Float[Array, "b heads q k"] | None,
 ) -> Float[Array, "b q heads d"]:
     """Attention by cuDNN; arguments are those of nn.attention.attention."""
-    bias = None if bias is None else bias.astype(query.dtype)
-    return jax.nn.dot_product_attention(
-        query, key, value, bias=bias, mask=mask, implementation="cudnn"
+    scale, d = query.shape[-1] ** -0.5, value.shape[-1]
+    if bias is not None:
+        bias = bias.astype(query.dtype)
+    elif _hides_keys(mask):
+        query, key, value = marked(query, key, value, mask)
+        mask = None
+    if mask is not None:  # the kernel wants a row for every query
+        mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
+    found = jax.nn.dot_product_attention(
+        query, key, value, bias=bias, mask=mask, scale=scale, implementation="cudnn"
     )
+    return found[..., :d]
+
+
+def marked(
+    query: Float[Array, "b q heads d"],
+    key: Float[Array, "b k heads d"],
+    value: Float[Array, "b k heads d"],
+    mask: Bool[Array, "#b 1 1 k"],
+) -> tuple[Float[Array, "b q heads e"], Float[Array, "b k heads e"], Float[Array, "b k heads e"]]:
+    """Heads of `MARK` more numbers, by which hidden keys score far below all others.
+
+    It is the same attention without a mask, which cuDNN would want for every pair of tokens.
+    """
+
+    def widened(x: Array, marks: Array) -> Array:
+        wider = jnp.pad(x, [(0, 0)] * 3 + [(0, MARK)])
+        return wider.at[..., x.shape[-1]].set(marks.astype(x.dtype))
+
+    hidden = jnp.where(mask[:, 0, 0, :, None], 0.0, HIDDEN)
+    return widened(query, jnp.ones(())), widened(key, hidden), widened(value, jnp.zeros(()))
+
+
+def _hides_keys(mask: Mask) -> bool:
+    return mask is not None and mask.shape[2] == 1
 
 
 def splash(
