@@ -66,15 +66,16 @@ def test_splash_attention_compiles_for_a_tpu(causal):
 
 
 def test_cudnn_is_asked_for_what_it_can_do():
-    half, single = (jnp.zeros((1, 64, 2, 40), dtype) for dtype in (jnp.bfloat16, jnp.float32))
-    assert kernels.suits_cudnn(half, half, None, None, None)
-    assert not kernels.suits_cudnn(single, single, None, None, None)
-    wide = jnp.zeros((1, 64, 2, 160), jnp.bfloat16)
-    assert not kernels.suits_cudnn(wide, wide, None, None, None)
-    assert not kernels.suits_cudnn(half, half, None, None, (half, half))
-    widest, seen = jnp.zeros((1, 64, 2, 128), jnp.bfloat16), jnp.ones((1, 1, 1, 64), bool)
-    assert kernels.suits_cudnn(widest, widest, None, None, None)
-    assert not kernels.suits_cudnn(widest, widest, seen, None, None)
+    def asked(dtype=jnp.bfloat16, tokens=512, d=40, mask=None, earlier=None):
+        tokens = jnp.zeros((1, tokens, 2, d), dtype)
+        return kernels.suits_cudnn(tokens, tokens, mask, None, earlier)
+
+    assert asked()
+    assert not asked(jnp.float32)
+    assert not asked(tokens=24)  # of frames: nothing is gained
+    assert asked(d=128) and not asked(d=160)
+    assert not asked(d=128, mask=jnp.ones((1, 1, 1, 512), bool))  # no room for the mark
+    assert not asked(earlier=(jnp.zeros((1, 2, 8, 40)),) * 2)
 
 
 def test_keys_hidden_by_a_mark_are_not_seen():

@@ -34,10 +34,12 @@ def suits_splash(query: Array, key: Array, mask: Mask, bias: Any, earlier: Any) 
 
 
 def suits_cudnn(query: Array, key: Array, mask: Mask, bias: Any, earlier: Any) -> bool:
-    """Whether cuDNN's kernel can compute it: half precision, heads of up to 128 numbers."""
+    """Whether cuDNN's kernel can compute it (half precision, heads of up to 128 numbers), and gains
+    by it."""
     d = query.shape[-1] + (MARK if _hides_keys(mask) and bias is None else 0)
-    half = query.dtype in (jnp.bfloat16, jnp.float16)
-    return half and earlier is None and d % 8 == 0 and d <= 128 and key.shape[1] > 1
+    if query.dtype not in (jnp.bfloat16, jnp.float16) or d % 8 or d > 128 or earlier is not None:
+        return False
+    return query.shape[1] * key.shape[1] >= WORTH_IT
 
 
 def cudnn(
