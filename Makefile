@@ -23,6 +23,7 @@ lint: .venv/installed-dev
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m pyrefly check
+	.venv/bin/shellcheck launch/*.sh launch/slurm.sbatch .ci/run
 
 clean:
 	rm -rf demo.mp4 .pytest_cache .ruff_cache

@@ -1,3 +1,4 @@
+import contextlib
 import resource
 import shutil
 from types import SimpleNamespace
@@ -179,22 +180,37 @@ def test_a_disk_without_room_stops_before_anything_is_written(tmp_path, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
+@contextlib.contextmanager
+def full_disk():
+    """No file may grow beyond a megabyte: what a full disk does, in the middle of a write."""
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, unlimited[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+
+
 def test_a_write_that_fails_half_way_leaves_the_checkpoint_before(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, large_state(1), {})
         checkpoints.wait()
-        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
-        # No file may grow beyond a megabyte: what a full disk does, in the middle of a write.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, unlimited[1]))
-        try:
+        with full_disk():
             checkpoints.save(2, large_state(2), {})
             with pytest.raises(InputError, match=r"2 could not be written .*the last .*1; mend"):
                 checkpoints.wait()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1]
         assert_same(checkpoints.restore(placed(large_state()))[0], large_state(1))
+
+
+def test_weights_that_cannot_be_written_leave_the_file_before(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_weights(path, PARAMS, {"version": 1})
+    with full_disk(), pytest.raises(InputError, match=r"model\.safetensors: cannot be written"):
+        save_weights(path, large_state(), {"version": 2})
+    assert load_weights(path)[1] == {"version": 1}
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_state_may_be_given_away_while_it_is_written(tmp_path):

@@ -259,7 +259,8 @@ def save_weights(path: Path, params: Any, metadata: dict[str, Any], dtype: str =
 
     Floating arrays are stored as `dtype`, "float32" or "float16"; others as they are.
     With several processes all must call it; process 0 writes.
-    Raises ValueError for a value that float16 cannot hold.
+    Raises ValueError for a value that float16 cannot hold, and InputError for a file that cannot be
+    written, as on a full disk.
     """
     tensors = named_tensors(to_host(params))
     arrays = {name: _stored(name, array, dtype) for name, array in tensors.items()}
@@ -270,6 +271,8 @@ def save_weights(path: Path, params: Any, metadata: dict[str, Any], dtype: str =
     try:
         save_file(arrays, unfinished, {METADATA_KEY: json.dumps(metadata)})
         os.replace(unfinished, path)
+    except SafetensorError as error:
+        raise InputError(f"{path}: cannot be written ({error})") from error
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import errno
 import os
 import platform
 import sys
@@ -34,11 +35,17 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(command: Callable[[], None]) -> None:
-    """Run a command; an InputError becomes one line on stderr and exit code 2."""
+    """Run a command; an InputError or a full disk becomes one line on stderr and exit code 2."""
     try:
         command()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}; make room and run again", file=sys.stderr)
         sys.exit(2)
 
 

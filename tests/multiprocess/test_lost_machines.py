@@ -90,8 +90,10 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path):
     draw = random.Random(8)
     in_a_save = 0
     for kills in range(10):
-        # Every third time one process of four devices goes on where two of two were.
-        processes = start(1 if kills % 3 == 2 else 2, workdir)
+        # On two processes, then on another mesh, where both read all rows, then on one process.
+        context = 4 if kills % 3 == 1 else 1
+        count = 1 if kills % 3 == 2 else 2
+        processes = start(count, workdir, f"--config.mesh.context={context}")
         step = last_step(workdir) + draw.randint(2, 9)
         in_save = draw.random() < 0.5
 

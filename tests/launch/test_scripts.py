@@ -1,0 +1,165 @@
+"""The launch scripts, with stand-ins for the programs of a cluster."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from multiprocess.processes import until
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ["launch/tpu_vm.sh", "launch/again.sh", "launch/slurm.sbatch", ".ci/run"]
+FLAGS = [
+    "--config=configs/motion.py:full",
+    "--config.data.folders=('a b', \"c\")",
+    "--workdir=$HOME/x",
+]
+
+
+def program(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/usr/bin/env bash\n" + text)
+    path.chmod(0o755)
+
+
+def launch(script, *arguments, bin=None, **variables):
+    return subprocess.run(
+        ["bash", ROOT / "launch" / script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", **variables},
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_shellcheck_finds_nothing(script):
+    found = subprocess.run(
+        [Path(sys.executable).with_name("shellcheck"), ROOT / script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+@pytest.fixture
+def cloud(tmp_path):
+    """A folder with a `gcloud` that notes its arguments and runs a remote command in `host`."""
+    host = tmp_path / "host" / "xactor_jax"
+    program(host / ".venv/bin/python", 'printf "%s\\n" "$@" > given\nmv given arguments\n')
+    program(host / "launch/again.sh", (ROOT / "launch/again.sh").read_text())
+    program(
+        tmp_path / "bin" / "gcloud",
+        f'printf "%q " "$@" >> {tmp_path}/calls; echo >> {tmp_path}/calls\n'
+        f'command="${{@: -1}}"\ncase $command in\n--command=*)\n'
+        f'    cd {host.parent}\n    bash -c "${{command#--command=}}"\n    ;;\n'
+        "*value*) echo ACTIVE ;;\nesac\n",
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "commands"),
+    [
+        (
+            ["create", "mine", "us-west4-a", "v5litepod-16", "--spot"],
+            [
+                "compute tpus queued-resources create mine --zone=us-west4-a --node-id=mine "
+                "--accelerator-type=v5litepod-16 --runtime-version=v2-alpha-tpuv5-lite --spot",
+                "compute tpus queued-resources describe mine --zone=us-west4-a "
+                "--format='value(state.state)'",
+            ],
+        ),
+        (
+            ["follow", "mine", "us-west4-a"],
+            [
+                "compute tpus tpu-vm ssh mine --zone=us-west4-a --worker=0 "
+                "--command='tail -n 100 -F xactor_jax/training.log'"
+            ],
+        ),
+        (
+            ["delete", "mine", "us-west4-a"],
+            ["compute tpus queued-resources delete mine --zone=us-west4-a --force --quiet"],
+        ),
+    ],
+)
+def test_a_dry_run_prints_what_would_be_executed_and_executes_nothing(cloud, arguments, commands):
+    result = launch("tpu_vm.sh", "--dry-run", *arguments, bin=cloud / "bin")
+    assert result.returncode == 0, result.stderr
+    printed = [shlex.split(line) for line in result.stdout.splitlines()]
+    assert printed == [["gcloud", *shlex.split(command)] for command in commands]
+    assert not (cloud / "calls").exists()
+
+
+def test_a_slice_is_created_and_all_its_hosts_installed(cloud):
+    result = launch("tpu_vm.sh", "create", "mine", "zone", "v6e-16", bin=cloud / "bin")
+    assert (result.returncode, result.stdout) == (0, "mine is ACTIVE\n")
+    printed = launch("tpu_vm.sh", "--dry-run", "install", "mine", "zone", bin=cloud / "bin").stdout
+    words = shlex.split(printed)
+    assert words.count("--worker=all") == 3
+    # Everything that is copied is there.
+    copied = words[words.index("scp") + 4 : words.index("mine:xactor_jax")]
+    assert "xactor_jax" in copied and all((ROOT / name).exists() for name in copied)
+
+
+def test_the_flags_of_a_training_reach_every_host_as_they_are(cloud):
+    result = launch("tpu_vm.sh", "run", "mine", "zone", *FLAGS, bin=cloud / "bin")
+    assert result.returncode == 0, result.stderr
+    assert "--worker=all" in (cloud / "calls").read_text()
+    found = cloud / "host" / "xactor_jax" / "arguments"
+    with subprocess.Popen(["sleep", "60"]) as patience:
+        assert until(found.exists, patience)
+        patience.kill()
+    assert found.read_text().splitlines() == [
+        "-m",
+        "xactor_jax.main",
+        "--distributed",
+        "--maintenance_events",
+        "--stopped_exit_code=75",
+        *FLAGS,
+    ]
+
+
+@pytest.mark.parametrize("arguments", [[], ["run", "name"], ["dance", "name", "zone"]])
+def test_wrong_arguments_show_the_usage(arguments):
+    result = launch("tpu_vm.sh", *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "launch/tpu_vm.sh create NAME ZONE" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("codes", "end", "times"),
+    [((1, 134, 0), 0, 3), ((2, 0), 2, 1), ((75,) * 12, 75, 10)],
+    ids=["in the end well", "bad input", "never well"],
+)
+def test_a_command_is_repeated_until_it_ends_well_or_cannot(tmp_path, codes, end, times):
+    program(
+        tmp_path / "training",
+        f"echo >> {tmp_path}/runs\ncodes=({' '.join(map(str, codes))})\n"
+        f'exit "${{codes[$(wc -l < {tmp_path}/runs) - 1]}}"\n',
+    )
+    result = launch("again.sh", tmp_path / "training", PAUSE="0")
+    assert result.returncode == end
+    assert (tmp_path / "runs").read_text() == "\n" * times
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "again"),
+    [(0, 0, False), (2, 0, False), (75, 50, True), (137, 0, True), (137, 10, False)],
+)
+def test_a_slurm_job_queues_itself_again_until_the_training_is_done(
+    tmp_path, code, restarts, again
+):
+    program(tmp_path / "srun", f'printf "%s\\n" "$@" > {tmp_path}/given\nexit {code}\n')
+    program(tmp_path / "scontrol", f'echo "$@" > {tmp_path}/queue\n')
+    variables = {"SLURM_CPUS_PER_TASK": "8", "SLURM_JOB_ID": "7"}
+    variables |= {"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}
+    result = launch("slurm.sbatch", *FLAGS, bin=tmp_path, **variables)
+    assert result.returncode == code, result.stderr
+    assert (tmp_path / "given").read_text().splitlines()[-3:] == FLAGS
+    queue = (tmp_path / "queue").read_text() if (tmp_path / "queue").exists() else ""
+    assert queue == ("requeue 7\n" if again else "")

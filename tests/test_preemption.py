@@ -1,0 +1,54 @@
+import http.server
+import signal
+import threading
+
+import pytest
+
+from xactor_jax.preemption import watch_maintenance
+
+
+@pytest.fixture
+def metadata_server(monkeypatch):
+    """A server that answers three requests as Google Cloud's does; the requests it got."""
+    answers = iter(["NONE", "MIGRATE_ON_HOST_MAINTENANCE", "TERMINATE_ON_HOST_MAINTENANCE"])
+    requests = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append((self.path, self.headers["Metadata-Flavor"]))
+            self.send_response(200)
+            self.send_header("ETag", f"tag{len(requests)}")
+            self.end_headers()
+            self.wfile.write(next(answers).encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("localhost", 0), Handler) as server:
+        monkeypatch.setenv("GCE_METADATA_HOST", f"localhost:{server.server_port}")
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield requests
+        server.shutdown()
+        serving.join()
+
+
+def test_notice_of_maintenance_becomes_the_signal_to_save_and_stop(metadata_server):
+    caught = []
+    before = signal.signal(signal.SIGTERM, lambda *_: caught.append("SIGTERM"))
+    try:
+        watch_maintenance().join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught == ["SIGTERM"]
+    paths, flavours = zip(*metadata_server, strict=True)
+    assert set(flavours) == {"Google"}
+    # Each request waits for a change after what the one before was told.
+    assert [path.rpartition("last_etag=")[2] for path in paths] == ["0", "tag1", "tag2"]
+    assert all("/instance/maintenance-event?wait_for_change=true" in path for path in paths)
+
+
+def test_elsewhere_than_in_the_cloud_nobody_is_asked_again(monkeypatch, caplog):
+    monkeypatch.setenv("GCE_METADATA_HOST", "localhost:1")
+    watch_maintenance().join()
+    assert "no notices of maintenance" in caplog.text
