@@ -111,7 +111,7 @@ def start(topology: str) -> None:
     if name == "cpu":
         if not count.isdecimal() or not int(count):
             raise InputError(f"--topology={topology}: use cpu:COUNT, such as cpu:8")
-        if jax.config.jax_num_cpu_devices != int(count):
+        if jax.config.values["jax_num_cpu_devices"] != int(count):
             jax.config.update("jax_num_cpu_devices", int(count))
 
 

@@ -165,6 +165,11 @@ def tensor_shardings(tree: Any, mesh: Mesh, rules: Sequence[Rule] = RULES) -> An
 def check_batch(batch_size: int, mesh: Mesh, processes: int = 1) -> None:
     """Raise InputError for a batch that the mesh or the processes do not divide."""
     ways = mesh.shape["replica"] * mesh.shape["fsdp"]
+    if ways % processes:  # each process reads rows of its own
+        raise InputError(
+            f"config.mesh: replica x fsdp = {ways} must be a multiple of the {processes} "
+            "processes; context and tensor stay inside a machine"
+        )
     if batch_size < 1 or batch_size % ways or batch_size % processes:
         raise InputError(
             f"config.batch_size={batch_size} must be a multiple of replica x fsdp = {ways} "
