@@ -7,12 +7,17 @@ networks', batch and learning rate those of two systems descended from it, the r
 
 On two CPU cores tiny does 2.3 steps a second. The released weights came from several trainings, not
 from one run of this file (MODEL_CARD.md); the README has what they reach.
+
+`SLICES` names the devices that each size is meant for; `python -m xactor_jax.plan` says what it
+needs on them or on others.
 """
 
 from ml_collections import ConfigDict
 
 from configs.common import base, check_size
 from configs.renderer import RENDERERS, renderer
+
+SLICES = {"tiny": "cpu:1", "tiny_dit": "cpu:1", "full": "v5e:4x4", "full_dit": "v5e:4x4"}
 
 
 def get_config(size: str = "full") -> ConfigDict:

@@ -10,11 +10,14 @@ trains and measures all of them; one alone is trained by
 
 They see synthetic actors only, whose takes are longer than ten seconds of context. Where the
 context is shorter the batch is larger: every step of every variant sees as many frames.
+`SLICES` names the devices that they are meant for.
 """
 
 from ml_collections import ConfigDict
 
 from configs import motion
+
+SLICES = {"mixture": "cpu:1"}
 
 ALONE = {"clean_history": 0.0, "staircase": 0.0, "independent": 1.0}
 

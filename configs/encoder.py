@@ -8,12 +8,15 @@ known to do, from pairs of actors in one motion, and from a small decoder of coa
     python -m xactor_jax.main --config=configs/autoencoder.py:tiny --workdir=runs/autoencoder \\
         --config.initial_weights=runs/encoder/model.safetensors
 
-Our own addition; X-NeMo trains its encoder with the renderer from the start.
+Our own addition; X-NeMo trains its encoder with the renderer from the start. `SLICES` names the
+devices that each size is meant for; `python -m xactor_jax.plan` says what it needs.
 """
 
 from ml_collections import ConfigDict
 
 from configs import autoencoder
+
+SLICES = autoencoder.SLICES
 
 
 def get_config(size: str = "full") -> ConfigDict:

@@ -9,11 +9,16 @@ noise levels are our defaults (diffusion/noise_levels.py says why a mixture).
 
 On two CPU cores tiny does 3 steps a second, after six minutes in which all clips are encoded; 3600
 steps reached what the README has.
+
+`SLICES` names the devices that each size is meant for; `python -m xactor_jax.plan` says what it
+needs on them or on others.
 """
 
 from ml_collections import ConfigDict
 
 from configs.common import base, check_size
+
+SLICES = {"tiny": "cpu:1", "full": "v5e:2x4"}
 
 
 def get_config(size: str = "full") -> ConfigDict:
@@ -36,6 +41,7 @@ def get_config(size: str = "full") -> ConfigDict:
             "context": 250,
             "audio_window": 2,
             "relative": False,
+            "dtype": "bfloat16",
             "scan": True,
             "rematerialise": True,
         }
@@ -79,6 +85,7 @@ def get_config(size: str = "full") -> ConfigDict:
                 "chunk": 5,
                 "context": 70,  # just under the three seconds of a GRID clip
                 "audio_window": 4,  # a mel frame has no context of its own
+                "dtype": "float32",
                 "scan": False,
                 "rematerialise": False,
                 "relative": True,  # one person's footage cannot teach what is a person's own

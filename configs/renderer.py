@@ -19,7 +19,12 @@ def renderer(size: str) -> dict[str, Any]:
     """
     fields = _renderer(size.removesuffix("_dit"))
     if size == "full_dit":
-        fields["denoiser"] = {"kind": "dit", "scan": True, "rematerialise": True}
+        fields["denoiser"] = {
+            "kind": "dit",
+            "dtype": "bfloat16",
+            "scan": True,
+            "rematerialise": True,
+        }
     elif size == "tiny_dit":
         fields["denoiser"] = {
             "kind": "dit",
@@ -38,9 +43,11 @@ def _renderer(size: str) -> dict[str, Any]:
         return {
             "image_size": 512,
             "view_scale": 2.0,
-            "encoder": {"norm": "group"},  # the released encoder's stored statistics cannot train
+            # The released encoder's stored statistics cannot train.
+            "encoder": {"norm": "group", "dtype": "bfloat16"},
             "denoiser": {
                 "image_token": 0,  # the released networks also see a CLIP embedding
+                "dtype": "bfloat16",
                 "rematerialise": True,
             },
             "sampling": {"steps": 10, "motion_guidance": 2.5},

@@ -5,11 +5,16 @@ descended from it, the rest our defaults).
 
     python -m xactor_jax.main --config=configs/video.py:tiny --workdir=runs/video \\
         --config.renderer=runs/autoencoder/model.safetensors
+
+`SLICES` names the devices that each size is meant for; `python -m xactor_jax.plan` says what it
+needs on them or on others.
 """
 
 from ml_collections import ConfigDict
 
 from configs.common import base, check_size
+
+SLICES = {"tiny": "cpu:1", "full": "v5e:2x4"}
 
 
 def get_config(size: str = "full") -> ConfigDict:
@@ -18,6 +23,8 @@ def get_config(size: str = "full") -> ConfigDict:
     config = base("video")
     config.renderer = ""  # weights of the autoencoder
     config.steps, config.batch_size = 20_000, 8
+    # How the denoiser of those weights is computed: the file does not say.
+    config.denoiser = ConfigDict({"dtype": "bfloat16", "rematerialise": True})
     config.loss = ConfigDict(
         {
             "level_mean": 1.5,
@@ -43,6 +50,7 @@ def get_config(size: str = "full") -> ConfigDict:
         config.read_threads, config.weights_dtype = 2, "float16"
         config.data.targets = 16
         config.data.kept_segments = 2_000
+        config.denoiser.update({"dtype": "float32", "rematerialise": False})
         config.optimizer.update(
             {
                 "learning_rate": 1e-3,

@@ -6,7 +6,15 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from xactor_jax.errors import InputError
-from xactor_jax.sharding import MESH_AXES, constrain, make_mesh, tensor_shardings, to_host
+from xactor_jax.planning.chips import topology
+from xactor_jax.sharding import (
+    MESH_AXES,
+    check_context,
+    constrain,
+    make_mesh,
+    tensor_shardings,
+    to_host,
+)
 
 
 def abstract_mesh(*sizes):
@@ -53,6 +61,55 @@ def test_the_first_rule_that_matches_wins():
     }
 
 
+def test_heads_and_hidden_features_are_split_over_tensor():
+    tree = {
+        "attention": {name: shapes(kernel=(128, 64)) for name in ("to_q", "to_out")},
+        "ff": {"proj": shapes(kernel=(64, 512), bias=(512,)), "out": shapes(kernel=(256, 64))},
+        "self_attention": {"qkv": shapes(kernel=(64, 192))},
+    }
+    assert specs(tree, abstract_mesh(1, 2, 1, 2)) == {
+        "attention": {
+            "to_q": {"kernel": P("fsdp", "tensor")},
+            "to_out": {"kernel": P("tensor", "fsdp")},
+        },
+        "ff": {
+            "proj": {"kernel": P("fsdp", "tensor"), "bias": P()},
+            "out": {"kernel": P("tensor", "fsdp")},
+        },
+        "self_attention": {"qkv": {"kernel": P(None, "fsdp")}},
+    }
+
+
+def test_heads_that_tensor_does_not_divide_stay_whole():
+    tree = {"to_q": shapes(kernel=(128, 63))}
+    assert specs(tree, abstract_mesh(1, 2, 1, 2)) == {"to_q": {"kernel": P("fsdp")}}
+
+
+def test_slices_repeat_the_model_or_share_it():
+    pytest.importorskip("libtpu")
+    devices, _ = topology("v5e:2x2", slices=2)
+
+    def of_slice(*sizes):
+        mesh = make_mesh(dict(zip(MESH_AXES, sizes, strict=True)), devices)
+        return np.vectorize(lambda device: device.slice_index)(mesh.devices)
+
+    repeats = of_slice(2, 4, 1, 1)
+    assert (repeats[0] == repeats[0].flat[0]).all() and (repeats[1] != repeats[0]).all()
+    shares = of_slice(1, 8, 1, 1)
+    # Neighbours along fsdp lie in one slice but for one step from slice to slice.
+    assert np.abs(np.diff(shares.ravel())).sum() == 1
+    with pytest.raises(InputError, match=r"on 2 slices; make replica"):
+        of_slice(1, 1, 8, 1)
+
+
+def test_a_window_that_context_does_not_divide_is_an_error():
+    with jax.sharding.use_abstract_mesh(abstract_mesh(1, 2, 4, 1)):
+        check_context(8, "frames of a window")
+        with pytest.raises(InputError, match=r"context=4 does not divide the 6 frames"):
+            check_context(6, "frames of a window")
+    check_context(6, "frames of a window")
+
+
 def test_a_large_tensor_that_nothing_divides_is_named():
     tree = {"block": shapes(kernel=(1001, 1001))}
     with pytest.raises(InputError, match=r"block/kernel \(1001, 1001\).*fsdp=8"):
@@ -83,6 +140,18 @@ def test_constrain_splits_only_what_the_mesh_divides():
     assert spec(8, 6, 4) == P(("replica", "fsdp"), "context", None)
     assert spec(3, 6, 4) == P(None, "context", None)
     assert spec(16, 5, 4) == P(("replica", "fsdp"), None, None)
+
+
+def test_rows_that_context_does_not_divide_are_split_by_the_batch():
+    def spec(rows):
+        x = jax.ShapeDtypeStruct((rows, 3), jnp.float32)
+        with jax.sharding.use_abstract_mesh(abstract_mesh(2, 4, 2, 1)):
+            traced = jax.make_jaxpr(lambda x: constrain(x, "rows"))(x)
+        return traced.eqns[0].params["sharding"].spec
+
+    assert spec(16) == P(("replica", "fsdp", "context"))
+    assert spec(8) == P(("replica", "fsdp"))
+    assert spec(7) == P(None)
 
 
 def test_to_host_gives_numpy():

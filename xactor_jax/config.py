@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-TRAINING_ONLY = ("scan", "rematerialise")  # how blocks are computed; see nn/repeated.py
+TRAINING_ONLY = ("scan", "rematerialise", "dtype")  # how networks are computed, not what
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:

@@ -111,7 +111,15 @@ def start(topology: str) -> None:
     if name == "cpu":
         if not count.isdecimal() or not int(count):
             raise InputError(f"--topology={topology}: use cpu:COUNT, such as cpu:8")
-        jax.config.update("jax_num_cpu_devices", int(count))
+        if jax.config.values["jax_num_cpu_devices"] != int(count):
+            jax.config.update("jax_num_cpu_devices", int(count))
+
+
+def planned_by(arguments: list[str]) -> Iterator[dict[str, Any]]:
+    """The plans of the command with these flags."""
+    chosen = flags(arguments)
+    start(chosen.topology)
+    return planned(chosen)
 
 
 def planned(chosen: Namespace) -> Iterator[dict[str, Any]]:

@@ -115,15 +115,15 @@ def split_by_tensor(axis: int) -> SpecFunction:
     """
 
     def spec(shape: tuple[int, ...], mesh: Mesh) -> P:
-        size = mesh.shape["tensor"]
-        if size == 1 or math.prod(shape) < SMALLEST_SPLIT or shape[axis] % size:
+        tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
+        if tensor == 1 or math.prod(shape) < SMALLEST_SPLIT or shape[axis] % tensor:
             return largest_dimension(shape, mesh)
-        others = [1 if n == axis % len(shape) else side for n, side in enumerate(shape)]
-        whole = math.prod(shape) // shape[axis] * (shape[axis] // size)
-        found = largest_dimension(tuple(others), mesh) if whole >= SMALLEST_SPLIT else P()
-        axes = [*found, *[None] * (len(shape) - len(found))]
+        axes: list[str | None] = [None] * len(shape)
         axes[axis] = "tensor"
-        while axes and axes[-1] is None:
+        others = [n for n, name in enumerate(axes) if name is None and shape[n] % fsdp == 0]
+        if others and fsdp > 1:
+            axes[max(others, key=lambda n: shape[n])] = "fsdp"
+        while axes[-1] is None:
             axes.pop()
         return P(*axes)
 
@@ -133,8 +133,8 @@ def split_by_tensor(axis: int) -> SpecFunction:
 # Attention's fused projection to queries, keys and values stays whole: thirds are not heads.
 RULES: tuple[Rule, ...] = (
     (r"(^|/)stacked/", largest_dimension_of_a_layer),
-    (r"/(to_q|to_k|to_v|hidden|ff/proj)/kernel$", split_by_tensor(-1)),
-    (r"/(to_out|self_attention/out|ff/out|blocks/\d+/out)/kernel$", split_by_tensor(-2)),
+    (r"(^|/)(to_q|to_k|to_v|hidden|ff/proj)/kernel$", split_by_tensor(-1)),
+    (r"(^|/)(to_out|self_attention/out|ff/out|blocks/\d+/out)/kernel$", split_by_tensor(-2)),
     (r"", largest_dimension),
 )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
@@ -184,7 +185,7 @@ class MotionTransformer(nnx.Module):
         z: Float[Array, "b n d"],
         noise_level: Float[Array, "#b #n"] | Modulation,
         positions: Int[Array, "b n"],
-        mask: Bool[Array, "#b n k"],
+        mask: Bool[Array, "#b n k"] | Bool[np.ndarray, "#b n k"],
         audio: Float[Array, "b a f"] | Heard,
         audio_heard: Bool[Array, "b n a"],
         reference: Float[Array, "b d"],

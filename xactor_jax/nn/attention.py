@@ -26,7 +26,7 @@ def attention(
     query: Float[Array, "b q heads d"],
     key: Float[Array, "b k heads d"],
     value: Float[Array, "b k heads d"],
-    mask: Bool[Array, "#b #1 #q k"] | None = None,
+    mask: kernels.Mask = None,
     bias: Float[Array, "b heads q k"] | None = None,
     earlier: KeysAndValues | None = None,
 ) -> Float[Array, "b q heads d"]:

@@ -22,7 +22,7 @@ MARK = 8  # numbers that are added to a head, whose width cuDNN wants to be a mu
 HIDDEN = -30_000.0  # a product of query and key that is far below any other, finite in fp16
 WORTH_IT = 2**18  # pairs of query and key from which on a kernel pays
 
-Mask = Bool[Array, "#b #1 #q k"] | None
+Mask = Bool[Array, "#b #1 #q k"] | Bool[np.ndarray, "#b #1 #q k"] | None
 
 
 def suits_splash(query: Array, key: Array, mask: Mask, bias: Any, earlier: Any) -> bool:
@@ -110,7 +110,7 @@ def splash(
         for x, tokens in ((query * d**-0.5, pads[0]), (key, pads[1]), (value, pads[1]))
     )
     static, seen = None, jnp.ones((b, k), bool)
-    if _is_static(mask):
+    if mask is not None and _is_static(mask):
         static = np.pad(np.broadcast_to(mask[0, 0], (q, k)), [(0, pads[0]), (0, pads[1])])
     elif mask is not None:
         seen = jnp.broadcast_to(mask[:, 0, 0], (b, k))
@@ -156,7 +156,8 @@ def _of_row(
     one = masks.FullMask((q, k)) if static is None else masks.NumpyMask(static)
     segments = pallas.SegmentIds(q=jnp.zeros(q, jnp.int32), kv=1 - seen.astype(jnp.int32))
     # Its tables are made here, inside the trace: as arrays they would need a device to lie on.
-    return make(mask=masks.MultiHeadMask([one] * heads))(query, key, value, segments)
+    attend: Any = make(mask=masks.MultiHeadMask([one] * heads))
+    return attend(query, key, value, segments)
 
 
 def _up(count: int, multiple: int) -> int:

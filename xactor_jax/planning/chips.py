@@ -7,6 +7,7 @@ import importlib.util
 import os
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,10 +81,12 @@ def topology(name: str, slices: int = 1) -> tuple[Sequence[jax.Device], Chip]:
         ("TPU_SKIP_MDS_QUERY", "1"),
         ("TPU_ACCELERATOR_TYPE", "v5litepod-8"),
         ("TPU_WORKER_HOSTNAMES", "localhost"),
+        ("TPU_MIN_LOG_LEVEL", "3"),
+        ("TPU_STDERR_LOG_LEVEL", "3"),
         ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),  # nothing is held: several plans may be made at once
     ):
         os.environ.setdefault(variable, value)
-    options = {"num_slices": slices} if slices > 1 else {}
+    options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if generation == "v4":  # otherwise its two cores are two devices
         options["chip_config_name"] = "megacore"
     try:

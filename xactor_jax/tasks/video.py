@@ -50,9 +50,15 @@ class VideoObjective:
     """What is learnt, without the data: parameters, their loss, and shapes of all that it reads."""
 
     def __init__(self, config: Any, image: RendererConfig):
-        denoiser = dataclasses.replace(
-            image.denoiser, temporal=True, max_frames=config.data.targets
-        )
+        try:
+            denoiser = dataclasses.replace(
+                image.denoiser,
+                temporal=True,
+                max_frames=config.data.targets,
+                **config.denoiser.to_dict(),
+            )
+        except TypeError as error:  # such as scan, which a U-Net does not have
+            raise InputError(f"config.denoiser: {error}") from None
         self.renderer = dataclasses.replace(image, denoiser=denoiser)
         self.weights = build(VideoLoss, config.loss.to_dict())
         self.data = FaceExampleConfig(

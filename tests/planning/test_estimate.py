@@ -1,0 +1,64 @@
+"""The search for the largest batch, and which mesh is best, on trainings whose needs are known."""
+
+import pytest
+
+from xactor_jax.errors import InputError
+from xactor_jax.planning.chips import TPUS, topology
+from xactor_jax.planning.estimate import Compiled, largest_batch, mesh_shapes
+from xactor_jax.planning.report import best
+
+FIXED, EACH = 1000, 70
+
+
+@pytest.mark.parametrize(
+    ("needs", "memory", "largest"),
+    [
+        (lambda batch: FIXED + EACH * batch, 5000, 56),  # 57.1 examples, in eights
+        (lambda batch: FIXED + EACH * batch, FIXED + EACH * 64, 64),
+        (lambda batch: FIXED + EACH * batch, 1200, 0),
+        # A line through the first two guesses too high; the next guess fits.
+        (lambda batch: FIXED + EACH * batch + (500 if batch > 32 else 0), 5000, 48),
+    ],
+)
+def test_the_largest_batch_is_found_in_a_few_compilations(needs, memory, largest):
+    tried = []
+
+    def compile_at(batch):
+        tried.append(batch)
+        return Compiled({"all": needs(batch)}, 0.0, None)
+
+    first = Compiled({"all": needs(16)}, 0.0, None)
+    assert largest_batch(compile_at, 16, first, 8, memory) == largest
+    assert len(tried) <= 4 and all(batch % 8 == 0 for batch in tried)
+
+
+def test_meshes_divide_batch_and_window():
+    shapes = mesh_shapes(16, 2, rows=8, parts=6)
+    assert {"replica": 2, "fsdp": 4, "context": 2, "tensor": 1} in shapes
+    assert {"replica": 2, "fsdp": 1, "context": 1, "tensor": 8} in shapes
+    for mesh in shapes:
+        assert mesh["replica"] * mesh["fsdp"] * mesh["context"] * mesh["tensor"] == 16
+        assert 8 % (mesh["replica"] * mesh["fsdp"]) == 0 and 6 % mesh["context"] == 0
+    assert len({tuple(mesh.values()) for mesh in shapes}) == len(shapes)
+
+
+def test_the_best_is_the_fastest_that_fits():
+    def plan(fits, seconds, needed):
+        return {"fits": fits, "roofline_seconds": seconds, "bytes_per_chip": needed}
+
+    plans = [plan(False, 0.1, 9), plan(True, 0.3, 2), plan(True, 0.2, 3), plan(False, None, 20)]
+    assert best(plans) == plans[2]
+    assert best([plans[3], plans[0]]) == plans[0]
+    with pytest.raises(InputError, match="batch_size"):
+        best([])
+
+
+@pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x4", "v5p:2x2x1", "v6e:2x4", "tpu7x:2x2x1"])
+def test_slices_of_every_generation_can_be_planned_for(name):
+    pytest.importorskip("libtpu")
+    devices, chip = topology(name)
+    chips = {"v5e:2x4": 8, "v6e:2x4": 8}.get(name, 4)
+    assert len(devices) == (2 * chips if name.startswith("tpu7x") else chips)
+    assert chip is TPUS[name.partition(":")[0]]
+    with pytest.raises(InputError, match="no such slice"):
+        topology("v5e:3x5")
