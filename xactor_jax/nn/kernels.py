@@ -53,7 +53,7 @@ def cudnn(
     scale, d = query.shape[-1] ** -0.5, value.shape[-1]
     if bias is not None:
         bias = bias.astype(query.dtype)
-    elif _hides_keys(mask):
+    elif mask is not None and _hides_keys(mask):
         query, key, value = marked(query, key, value, mask)
         mask = None
     if mask is not None:  # the kernel wants a row for every query
