@@ -90,7 +90,7 @@ class Quality:
     static: float = 0.5  # refuse faces that change less from frame to frame, in levels
     occluded: float = 0.1  # refuse clips with a larger share of frames unlike the clip's own face
     turned: float = 0.1  # refuse clips with a larger share of frames without a frontal face
-    overlay: float = 0.56  # refuse views with a window fuller of lasting strokes (writing, marks)
+    overlay: float = 0.45  # refuse views with a window fuller of lasting strokes (writing, marks)
     second_face: float = 0.4  # refuse views that hold another face this large against the main one
 
 
