@@ -125,7 +125,7 @@ def overlay(gradient: Float[np.ndarray, "96 96"], head: Float[np.ndarray, "3"]) 
     for strong in (rises.astype(np.uint8), falls.astype(np.uint8)):
         wide = cv2.dilate(strong, np.ones((1, 3), np.uint8))
         tall = cv2.morphologyEx(wide, cv2.MORPH_OPEN, np.ones((_TALL, 1), np.uint8))
-        share = (strong & ~tall).astype(np.float32)
+        share = np.where(np.asarray(tall) > 0, 0, strong).astype(np.float32)
         share[top:bottom, left:right] = 0
         full.append(cv2.blur(share, _WINDOW[::-1], borderType=cv2.BORDER_CONSTANT))
     return float(2 * np.minimum(*full).max())

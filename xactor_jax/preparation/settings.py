@@ -37,6 +37,7 @@ class Shots:
 class Faces:
     """Tracks of faces, and which stretches of them become clips."""
 
+    detector: str = ""  # a face_detection_short_range.tflite; empty: OpenCV's cascades
     jump: float = 0.25  # face sides from one frame to the next that end a track
     gap: int = 25  # frames without the face that end a track
     edge: int = 10  # frames without the face that are bridged at the ends of a shot
