@@ -29,6 +29,7 @@ from xactor_jax.errors import InputError
 from xactor_jax.media.audio import open_media
 from xactor_jax.preparation import splits
 from xactor_jax.preparation.clips import Refused, prepare_file
+from xactor_jax.preparation.detectors import open_detector
 from xactor_jax.preparation.duplicates import find_copies
 from xactor_jax.preparation.report import write_report
 from xactor_jax.preparation.settings import Settings, changed
@@ -138,7 +139,9 @@ def prepare(
       InputError: there is no footage, none of it can be used, or `output` cannot be written.
     """
     footage = find_footage(input)
-    staging = Staging(output / "clips", settings or Settings())
+    settings = settings or Settings()
+    open_detector(settings.faces.detector)  # a missing file is told before any work
+    staging = Staging(output / "clips", settings)
     try:
         staging.folder.mkdir(parents=True, exist_ok=True)
         todo = [one for one in footage if staging.outcome(one) is None]

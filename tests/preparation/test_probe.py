@@ -8,6 +8,8 @@ import pytest
 from media.drawn import grey_frames, write_media
 
 from xactor_jax.errors import InputError
+from xactor_jax.media.audio import read_mono_16k
+from xactor_jax.media.video import read_video
 from xactor_jax.preparation.probe import probe, refusal
 from xactor_jax.preparation.settings import Probe
 
@@ -55,6 +57,18 @@ def test_the_default_track_is_used(tmp_path):
     found = probe(write_tracks(tmp_path / "a.mkv", rates=(8000, 16_000, 22_050), default=1))
     assert [track.rate for track in found.tracks] == [8000, 16_000, 22_050]
     assert found.track == 1
+    # Each track holds its own level.
+    sound = read_mono_16k(tmp_path / "a.mkv", found.track)
+    assert abs(sound.mean() * 32768 - 1600) < 10
+
+
+@pytest.mark.parametrize("pixels", ["yuv444p", "yuv422p10le", "yuvj420p", "gray"])
+def test_odd_pixel_formats_are_seen_as_they_are(tmp_path, pixels):
+    path = write_tracks(tmp_path / "a.mkv", pixel_format=pixels)
+    assert probe(path).pixel_format in (pixels, "yuv420p")
+    levels = [picture.mean() for picture in read_video(path)]
+    # All pictures are of level 100; coding and a narrower range of levels err by a few.
+    assert len(levels) == 25 and np.abs(np.array(levels) - 100).max() <= 4
 
 
 @pytest.mark.parametrize(("transfer", "refused"), [(16, True), (18, False), (1, False)])

@@ -1,8 +1,12 @@
 """Scenes are cut where they change, and every face in them is followed."""
 
 import numpy as np
+import pytest
 from media.drawn import drawn_face
 
+from xactor_jax.errors import InputError
+from xactor_jax.media.faces import Face
+from xactor_jax.preparation.detectors import Network, open_detector
 from xactor_jax.preparation.settings import Faces, Settings, Shots
 from xactor_jax.preparation.shots import CutFinder
 from xactor_jax.preparation.tracks import (
@@ -78,3 +82,23 @@ def test_long_tracks_become_clips_cut_at_one_time():
     parts = [part for track in shot.tracks for part in stretches(track, shot, settings)]
     spans = [[(part.start, part.end) for part in group] for group in seen_together(parts)]
     assert spans == [[(0, 87), (30, 87)], [(87, 173), (87, 173)], [(173, 260), (173, 230)]]
+
+
+def test_a_network_follows_in_a_crop():
+    """The stand-in for a network finds the brightest spot, a third of the picture in size."""
+
+    def brightest(picture: np.ndarray) -> list[Face]:
+        y, x = np.unravel_index(picture[..., 0].argmax(), picture.shape[:2])
+        return [Face(x + 0.5, y + 0.5, len(picture) / 3, 1.0)]
+
+    picture = np.zeros((300, 400, 3), np.uint8)
+    picture[120:124, 210:214] = 255
+    found = Network(brightest).follow(picture, Face(200.0, 130.0, 40.0, 1.0))
+    assert found is not None and found.side == 40
+    # To the pixels of the crop, 0.6 of the picture's, and of the spot.
+    assert abs(found.cx - 212) < 2.5 and abs(found.cy - 122) < 2.5
+
+
+def test_a_missing_network_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"none\.tflite: no such file"):
+        open_detector(str(tmp_path / "none.tflite"))

@@ -17,6 +17,7 @@ _THUMBNAIL = 32
 _LAYOUT = 96  # pixels of the view that lasting edges are looked for in
 _EDGE = 16.0  # levels per pixel: the side of a stroke
 _WINDOW = (8, 32)  # height and width, of those pixels, of a line of writing
+_TALL = 12  # pixels from which on a stroke is too tall for writing
 _HEAD = 0.75  # half a side, in head boxes, around the head in which edges are its own
 _ALIKE = 0.5  # correlation with the usual face; heads that only turn keep above it
 
@@ -106,7 +107,8 @@ def _correlations(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, " t"]:
 def overlay(gradient: Float[np.ndarray, "96 96"], head: Float[np.ndarray, "3"]) -> float:
     """How full of upright strokes, that stay in the mean of all frames, a line of the picture is.
 
-    Each stroke is a rise and a fall of brightness, which tells writing from outlines.
+    Each stroke is a rise and a fall of brightness, which tells writing from outlines, and is short,
+    which tells it from stripes, collars and window frames.
 
     Args:
       gradient: mean over time of the view's change to the right; what moves averages out.
@@ -120,9 +122,11 @@ def overlay(gradient: Float[np.ndarray, "96 96"], head: Float[np.ndarray, "3"]) 
         for edge in (cy - reach, cy + reach, cx - reach, cx + reach)
     )
     full = []
-    for strong in (rises, falls):
-        strong[top:bottom, left:right] = False
-        share = strong.astype(np.float32)
+    for strong in (rises.astype(np.uint8), falls.astype(np.uint8)):
+        wide = cv2.dilate(strong, np.ones((1, 3), np.uint8))
+        tall = cv2.morphologyEx(wide, cv2.MORPH_OPEN, np.ones((_TALL, 1), np.uint8))
+        share = np.where(np.asarray(tall) > 0, 0, strong).astype(np.float32)
+        share[top:bottom, left:right] = 0
         full.append(cv2.blur(share, _WINDOW[::-1], borderType=cv2.BORDER_CONSTANT))
     return float(2 * np.minimum(*full).max())
 

@@ -31,7 +31,7 @@ _PLOTTED = (
     ("static", "change from frame to frame"),
     ("occluded", "share of frames unlike the usual face"),
     ("turned", "share of frames without a frontal face"),
-    ("overlay", "lasting edges beside the head"),
+    ("overlay", "lasting strokes beside the head"),
     ("second_face", "second face against the first"),
     ("loudness", "loudness before, LUFS"),
     ("silence", "share of silent frames"),
@@ -184,7 +184,9 @@ def _plots(rows: Sequence[Row]) -> Iterable[str]:
     for name, label in _PLOTTED:
         values = [row[name] for row in rows if row.get(name) is not None]
         values = [value for value in values if math.isfinite(value)]
-        if values:
+        if values and min(values) == max(values):
+            yield f"<p>{label}: always {values[0]:g}</p>"
+        elif values:
             yield _histogram(np.array(values, float), label)
 
 

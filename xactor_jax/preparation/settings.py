@@ -37,6 +37,7 @@ class Shots:
 class Faces:
     """Tracks of faces, and which stretches of them become clips."""
 
+    detector: str = ""  # a face_detection_short_range.tflite; empty: OpenCV's cascades
     jump: float = 0.25  # face sides from one frame to the next that end a track
     gap: int = 25  # frames without the face that end a track
     edge: int = 10  # frames without the face that are bridged at the ends of a shot
@@ -90,7 +91,7 @@ class Quality:
     static: float = 0.5  # refuse faces that change less from frame to frame, in levels
     occluded: float = 0.1  # refuse clips with a larger share of frames unlike the clip's own face
     turned: float = 0.1  # refuse clips with a larger share of frames without a frontal face
-    overlay: float = 0.56  # refuse views with a window fuller of lasting strokes (writing, marks)
+    overlay: float = 0.45  # refuse views with a window fuller of lasting strokes (writing, marks)
     second_face: float = 0.4  # refuse views that hold another face this large against the main one
 
 

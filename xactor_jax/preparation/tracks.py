@@ -10,11 +10,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from xactor_jax.data.shards import FRAME_RATE
-from xactor_jax.media import faces
 from xactor_jax.media.faces import Face
-from xactor_jax.media.tracking import SEARCH_EVERY, Box
+from xactor_jax.media.tracking import LONGEST_WAIT, SEARCH_EVERY, Box
 from xactor_jax.preparation import settings as steps
+from xactor_jax.preparation.detectors import open_detector
 from xactor_jax.preparation.shots import CutFinder
+
+_SEARCH_EMPTY_EVERY = 5  # frames, while there is no face to follow
 
 
 @dataclasses.dataclass(eq=False)
@@ -78,11 +80,10 @@ def find_tracks(
     shot: _ShotInMaking | None = None
     count = 0
     for count, picture in enumerate(pictures):
-        if shot and (picture.shape[:2] != shot.shape or cut(picture)):
+        changed = cut(picture)
+        if shot and (changed or picture.shape[:2] != shot.shape):
             yield shot.finished(count)
             shot = None
-        elif shot is None:
-            cut(picture)
         if shot is None:
             shot = _ShotInMaking(count, picture.shape[:2], settings.faces)
         shot.step(count, picture)
@@ -95,19 +96,20 @@ class _ShotInMaking:
         self.start = start
         self.shape = shape
         self.settings = settings
+        self.detector = open_detector(settings.detector)
         self.followed: list[_Followed] = []
         self.done: list[Track] = []
 
     def step(self, count: int, picture: np.ndarray) -> None:
         """Follow every face into this frame, and look for new ones now and then."""
-        searching = (count - self.start) % SEARCH_EVERY == 0
-        seen = [faces.follow_face(picture, one.last) for one in self.followed]
-        if searching or not self.followed or not all(seen):
+        age = count - self.start
+        searching = age % (SEARCH_EVERY if self.followed else _SEARCH_EMPTY_EVERY) == 0
+        seen = [self.detector.follow(picture, one.last) for one in self.followed]
+        found: list[Face] = []
+        if searching or not all(seen):
             # Thorough searches are slow, and only for a shot in which no face was ever seen.
-            never = not self.followed and not self.done
-            found = faces.detect_faces(picture, thorough=never and searching)
-        else:
-            found = []
+            never = not self.followed and not self.done and age <= LONGEST_WAIT * FRAME_RATE
+            found = self.detector.find(picture, never and age % SEARCH_EVERY == 0)
         kept = []
         for one, face in zip(self.followed, seen, strict=True):
             face = face or _nearest(found, one.last)
