@@ -68,7 +68,7 @@ def marked(
     query: Float[Array, "b q heads d"],
     key: Float[Array, "b k heads d"],
     value: Float[Array, "b k heads d"],
-    mask: Bool[Array, "#b 1 1 k"],
+    mask: Bool[Array, "#b 1 1 k"] | Bool[np.ndarray, "#b 1 1 k"],
 ) -> tuple[Float[Array, "b q heads e"], Float[Array, "b k heads e"], Float[Array, "b k heads e"]]:
     """Heads of `MARK` more numbers, by which hidden keys score far below all others.
 
