@@ -34,11 +34,12 @@ from xactor_jax.data.pipeline import Batches, Source
 from xactor_jax.errors import InputError
 from xactor_jax.metrics import NotFinite, Recorder
 from xactor_jax.optim import make_optimizer, update_ema, without_gradient
+from xactor_jax.planning.chips import peak_arithmetic
+from xactor_jax.planning.model_flops import model_flops
 from xactor_jax.preemption import StopRequest
 from xactor_jax.profile import Profile
 from xactor_jax.sharding import make_mesh, place, replicated, tensor_shardings
 from xactor_jax.state import TrainState, named_tensors
-from xactor_jax.utilisation import seconds_at_peak
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -118,6 +119,16 @@ def jit_step(step: Step, state: Any, mesh: Mesh) -> Any:
     state: its arrays or their shapes. Left to the compiler, the new state might lie elsewhere.
     """
     return jax.jit(step, donate_argnums=0, out_shardings=(tensor_shardings(state, mesh), None))
+
+
+def seconds_at_peak(task: Objective, params: Any, *others: Any) -> float | None:
+    """Time that a step would take if all devices did its model FLOPs at their peak rate; None if
+    the rate is not known. others: frozen, batch and key, as the loss takes them."""
+    peak = peak_arithmetic(jax.devices()[0])
+    if peak is None:
+        return None
+    operations = model_flops(lambda *given: task.loss(*given)[0], params, *others)
+    return operations / peak / jax.device_count()
 
 
 def averaged_gradients(task: Objective, optimizer: Any) -> Callable[..., tuple[Any, Metrics]]:
@@ -321,7 +332,7 @@ class Run:
             batch = next(self.batches)
         inputs = (state, self.frozen, batch, self.keys[0])
         if is_first:
-            self.recorder.seconds_at_peak = seconds_at_peak(self.update, *inputs)
+            self.recorder.seconds_at_peak = seconds_at_peak(self.task, state.params, *inputs[1:])
         annotation = jax.profiler.StepTraceAnnotation("train", step_num=step)
         with annotation, jax.transfer_guard("disallow"):
             state, metrics = self.update(*inputs)

@@ -124,6 +124,16 @@ def local() -> tuple[Sequence[jax.Device], Chip]:
     )
 
 
+def peak_arithmetic(device: jax.Device) -> float | None:
+    """Floating-point operations a second of bfloat16 matrices; None of a device no table knows."""
+    kind = device.device_kind
+    for name, chip in TPUS.items():
+        if _TPU_KINDS[name] == kind:
+            return chip.arithmetic
+    known = next((name for name in GPUS if name in kind), None)
+    return GPUS[known][0] * 1e12 if known else None
+
+
 _TPU_KINDS = {
     "v4": "TPU v4",
     "v5e": "TPU v5 lite",
