@@ -136,12 +136,12 @@ def test_eight_devices_train_as_one(name):
 
 @tasks
 def test_a_step_needs_no_more_than_it_did(name):
-    golden = json.loads(GOLDEN.read_text())["cpu"].get(jax.__version__)
+    golden = json.loads(GOLDEN.read_text())["cpu"].get(jax.__version__, {}).get(name)
     if golden is None:
         pytest.skip(f"other versions of JAX compile otherwise; none kept for {jax.__version__}")
     for mesh, found in of_eight(name).items():
-        assert found["bytes"] == pytest.approx(golden[name][mesh]["bytes"], rel=0.03)
-        assert found["collectives"] == golden[name][mesh]["collectives"]
+        assert found["bytes"] == pytest.approx(golden[mesh]["bytes"], rel=0.03)
+        assert found["collectives"] == golden[mesh]["collectives"]
 
 
 def test_a_step_for_a_tpu_needs_no_more_than_it_did():
