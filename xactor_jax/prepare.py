@@ -154,7 +154,12 @@ def prepare(
             raise InputError(f"{input}: no clip can be used; {output}/rejected.csv says why")
         _write(kept, output, staging)
         write_manifest(output / "manifest.parquet", kept)
-        write_report(output / "report.html", kept, rejected)
+        write_report(
+            output / "report.html",
+            kept,
+            rejected,
+            lambda row: staging.thumbnail(row["footage"], row["kind"], row["place"]),
+        )
     except OSError as error:
         why = error.strerror or str(error)
         raise InputError(f"{output}: cannot be written ({why})") from None
@@ -171,8 +176,11 @@ def _collect(footage: list[Footage], staging: Staging, licence: str) -> tuple[li
             continue
         shared = {"source": one.name, "identity": one.identity, "footage": one}
         shared |= {"checksum": outcome["checksum"], "licence": licence}
-        kept += [shared | row for row in outcome["clips"]]
-        rejected += [shared | row for row in outcome["refused"]]
+        for kind, rows in (("clips", kept), ("refused", rejected)):
+            for place, row in enumerate(outcome[kind]):
+                # Pictures are many: the report asks for those that it shows.
+                seen = bool(row.pop("thumbnail"))
+                rows.append(shared | row | {"kind": kind, "place": place, "seen": seen})
     settings = staging.settings
     if settings.duplicates.enabled:
         prints = [staging.fingerprint(row) for row in kept]

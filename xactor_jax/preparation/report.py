@@ -8,7 +8,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +53,27 @@ figcaption { font-size: 12px; color: #555; overflow-wrap: anywhere }
 """
 
 
-def write_report(path: Path, kept: Sequence[Row], rejected: Sequence[Row]) -> None:
-    """Write the report of clips that are kept and stretches that are not, as rows of the tables."""
+def write_report(
+    path: Path,
+    kept: Sequence[Row],
+    rejected: Sequence[Row],
+    thumbnail: Callable[[Row], str],
+) -> None:
+    """Write the report of clips that are kept and stretches that are not, as rows of the tables.
+
+    `thumbnail` gives the JPEG, in base64, of a row that says it has been `seen`.
+    """
     rows = [_flat(row) for row in kept]
     seconds = sum(row["seconds"] for row in rows)
     parts = [
         f"<h1>Footage: {len(rows)} clips, {_duration(seconds)}</h1>",
         _summary(rows, rejected, seconds),
         "<h2>Rejected</h2>",
-        _reasons(rejected),
+        _reasons(rejected, thumbnail),
         "<h2>Measures of the clips that are kept</h2>",
         f'<div class="plots">{"".join(_plots(rows))}</div>',
         "<h2>Clips</h2>",
-        _sheet(_evenly(rows, _CLIPS), _clip_caption),
+        _sheet(_evenly(rows, _CLIPS), _clip_caption, thumbnail),
         "<h2>Everything that is rejected</h2>",
         _listing(rejected),
     ]
@@ -134,7 +142,7 @@ def kind_of(reason: str) -> str:
     return re.sub(r"-?\d+(\.\d+)?%?", "…", reason).strip()
 
 
-def _reasons(rejected: Sequence[Row]) -> str:
+def _reasons(rejected: Sequence[Row], thumbnail: Callable[[Row], str]) -> str:
     kinds: dict[str, list[Row]] = collections.defaultdict(list)
     for row in rejected:
         kinds[kind_of(row["reason"])].append(row)
@@ -142,15 +150,17 @@ def _reasons(rejected: Sequence[Row]) -> str:
         return "<p>Nothing.</p>"
     parts = []
     for kind, rows in sorted(kinds.items(), key=lambda item: -len(item[1])):
-        seen = [row for row in rows if row.get("thumbnail")]
+        seen = [row for row in rows if row["seen"]]
         parts.append(f"<h3>{len(rows)} × {_text(kind)}</h3>")
-        parts.append(_sheet(_evenly(seen, _FRAMES), _reason_caption))
+        parts.append(_sheet(_evenly(seen, _FRAMES), _reason_caption, thumbnail))
     return "".join(parts)
 
 
-def _sheet(rows: Sequence[Row], caption) -> str:
+def _sheet(
+    rows: Sequence[Row], caption: Callable[[Row], str], thumbnail: Callable[[Row], str]
+) -> str:
     figures = "".join(
-        f'<figure><img loading="lazy" alt="" src="data:image/jpeg;base64,{row["thumbnail"]}">'
+        f'<figure><img loading="lazy" alt="" src="data:image/jpeg;base64,{thumbnail(row)}">'
         f"<figcaption>{_text(caption(row))}</figcaption></figure>"
         for row in rows
     )

@@ -80,14 +80,19 @@ class Staging:
         except (OSError, ValueError):
             return None
 
+    def thumbnail(self, footage: Footage, kind: str, place: int) -> str:
+        """JPEG in base64 of one of the `clips` or `refused` of an outcome; empty without one."""
+        outcome = self.outcome(footage)
+        return outcome[kind][place]["thumbnail"] if outcome else ""
+
     def keep(self, footage: Footage, results: Iterable[Prepared | Refused]) -> None:
         """Store results as they come, then the outcome; what was there of an older file goes.
 
         An InputError while they are made is an outcome too: of the rest of the file.
         """
         stem, clips, refused = self._stem(footage), [], []
-        for old in self.folder.glob(f"{stem.split('-')[0]}-*"):
-            old.unlink()
+        for old in self.folder.glob(f"*{stem.split('-')[0]}-*"):
+            old.unlink()  # also what a killed run left half written
         try:
             for result in results:
                 if isinstance(result, Refused):
