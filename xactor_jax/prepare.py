@@ -4,7 +4,8 @@
 
 Every video with sound under the input folder becomes one clip: 25 frames a second, 16 kHz mono, one
 fixed square around the face. Clips that cannot be used are listed with the reason in
-`rejected.csv`. Running again goes on where the last run stopped.
+`rejected.csv`. Running again goes on where the last run stopped. `--recipe` reads a published data
+set as it lies on disk (docs/datasets.md).
 """
 
 from __future__ import annotations
@@ -20,19 +21,23 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from xactor_jax import recipes
 from xactor_jax.command import Parser, run
 from xactor_jax.data import shards
-from xactor_jax.data.shards import FRAME_RATE, SAMPLES_PER_FRAME, Clip
+from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
 from xactor_jax.errors import InputError
 from xactor_jax.media import faces
-from xactor_jax.media.audio import frames_of, open_media, read_audio, to_mono_16k
+from xactor_jax.media.audio import frames_of, open_media, read_mono_16k
 from xactor_jax.media.tracking import find_head
 from xactor_jax.media.video import read_video
 from xactor_jax.progress import progress
+from xactor_jax.recipes import NAMES, find_clips
+from xactor_jax.recipes.listed import Listed
 
 SHORTEST_SECONDS = 1.0
 _FORMAT = "1"
@@ -40,18 +45,26 @@ _FORMAT = "1"
 
 @dataclasses.dataclass(frozen=True)
 class Footage:
-    """A file to prepare, named by its path inside the input folder."""
+    """A file to prepare, named by its path inside the input folder; or a clip of a recipe."""
 
     folder: Path
     name: str
+    listed: Listed | None = None
 
     @property
     def path(self) -> Path:
-        return self.folder / self.name
+        return self.folder / (self.listed.path if self.listed else self.name)
+
+    @property
+    def between(self) -> tuple[float, float | None]:
+        """Where in the file the clip lies, in seconds."""
+        return (self.listed.start_seconds, self.listed.end_seconds) if self.listed else (0.0, None)
 
     @property
     def identity(self) -> str:
-        """The folder the file lies in."""
+        """The folder the file lies in, or whom the recipe names."""
+        if self.listed:
+            return self.listed.person
         parent = Path(self.name).parent.as_posix()
         return "footage" if parent == "." else parent
 
@@ -66,7 +79,7 @@ class Footage:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
 def is_test(name: str, fraction: float) -> bool:
@@ -74,12 +87,17 @@ def is_test(name: str, fraction: float) -> bool:
     return int(_hash(name)[:8], 16) / 2**32 < fraction
 
 
-def find_footage(folder: Path) -> list[Footage]:
+def find_footage(folder: Path, recipe: str = "") -> list[Footage]:
     """All files under a folder that may be videos with sound, in order of their names.
+
+    Args:
+      recipe: of the data set that the folder holds; its clips then, in their order.
 
     Raises:
       InputError: the folder is missing or holds no video with sound.
     """
+    if recipe:
+        return [Footage(folder, clip.name, clip) for clip in find_clips(recipe, folder)]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -113,15 +131,20 @@ def prepare_clip(footage: Footage, size: int) -> Clip:
     Raises:
       InputError: the file cannot be used; the message says why.
     """
-    audio = to_mono_16k(*read_audio(footage.path))
-    boxes, (height, width) = find_head(footage.path)
+    if os.fsencode(footage.name) != footage.name.encode("utf-8", "replace"):
+        raise InputError(f"{footage.path}: its name is not UTF-8; rename it")
+    start, end = footage.between
+    audio = read_mono_16k(footage.path)[round(start * SAMPLE_RATE) :]
+    audio = audio if end is None else audio[: round((end - start) * SAMPLE_RATE)]
+    boxes, (height, width) = find_head(footage.path, start=start, end=end)
     length = min(len(boxes), frames_of(len(audio)))
     if length < SHORTEST_SECONDS * FRAME_RATE:
         raise InputError(f"only {length / FRAME_RATE:.2f} s with picture and sound; needs 1 s")
     track = faces.head_track(boxes[:length])
     window = faces.view_window(track, height, width)
     frames = []
-    for picture, _ in zip(read_video(footage.path), range(length), strict=False):
+    pictures = read_video(footage.path, start=start, end=end)
+    for picture, _ in zip(pictures, range(length), strict=False):
         frames.append(shards.encode_frame(faces.cut_view(picture, window, size)))
     if len(frames) < length:
         raise InputError("the picture breaks off when read again")
@@ -135,7 +158,21 @@ def prepare_clip(footage: Footage, size: int) -> Clip:
         frames=frames,
         head_box=faces.to_view(track, window),
         audio=np.round(np.clip(samples, -1, 1) * 32767).astype(np.int16),
+        **acted(footage.listed, length),
     )
+
+
+def acted(listed: Listed | None, frames: int) -> dict[str, Any]:
+    """Fields of a clip that tell a published emotion, where its strength is known."""
+    if listed is None or listed.emotion not in shards.EMOTIONS:
+        return {}
+    neutral = listed.emotion == "neutral"
+    if not neutral and listed.intensity is None:
+        return {}
+    return {
+        "emotion": np.full(frames, shards.EMOTIONS.index(listed.emotion), np.int8),
+        "intensity": np.full(frames, 0.0 if neutral else listed.intensity, np.float32),
+    }
 
 
 def stage(footage: Footage, output: Path, size: int) -> str:
@@ -179,6 +216,7 @@ def _load(footage: Footage, output: Path, size: int) -> Clip:
             frames=[jpegs[a:b] for a, b in itertools.pairwise(offsets)],
             head_box=stored["head_box"],
             audio=stored["audio"],
+            **acted(footage.listed, len(offsets) - 1),
         )
 
 
@@ -189,7 +227,7 @@ class _Rejections:
         self.path = path
         self.reasons: dict[str, tuple[str, str]] = {}
         if path.is_file():
-            with path.open(newline="") as file:
+            with path.open(newline="", encoding="utf-8") as file:
                 rows = {row[0]: (row[1], row[2]) for row in csv.reader(file) if len(row) == 3}
             for clip in footage:
                 if rows.get(clip.name, ("", ""))[1] == clip.signature(size):
@@ -202,7 +240,8 @@ class _Rejections:
 
     def save(self) -> None:
         partial = self.path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
+        # Names of files may be bytes that are no text.
+        with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "reason", "signature"])
             writer.writerows([name, *rest] for name, rest in sorted(self.reasons.items()))
@@ -239,14 +278,19 @@ def _staged(
 
 
 def prepare(
-    input: Path, output: Path, size: int = 256, test_fraction: float = 0.06, jobs: int = 1
+    input: Path,
+    output: Path,
+    size: int = 256,
+    test_fraction: float = 0.06,
+    jobs: int = 1,
+    recipe: str = "",
 ) -> tuple[int, int]:
     """Prepare all footage under `input` as shards in `output`; returns clips kept and rejected.
 
     Raises:
       InputError: there is no footage, none of it can be used, or `output` cannot be written.
     """
-    footage = find_footage(input)
+    footage = find_footage(input, recipe)
     try:
         (output / "clips").mkdir(parents=True, exist_ok=True)
         rejections = _Rejections(output / "rejected.csv", footage, size)
@@ -266,7 +310,12 @@ def prepare(
 
 def _write(kept: list[Footage], output: Path, size: int, test_fraction: float) -> None:
     def split(test: bool) -> Iterator[Clip]:
-        names = (clip for clip in kept if is_test(clip.name, test_fraction) == test)
+        # Recipes name people, who are then in one split only.
+        names = (
+            clip
+            for clip in kept
+            if is_test(clip.identity if clip.listed else clip.name, test_fraction) == test
+        )
         return (_load(clip, output, size) for clip in names)
 
     shards.write_shards(output, {"train": split(False), "test": split(True)})
@@ -285,6 +334,7 @@ def main() -> None:
         "--test_fraction", type=float, default=0.06, help="share of the clips held out for testing"
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes that work side by side")
+    parser.add_argument("--recipe", default="", help=f"of a data set: {', '.join(NAMES)}")
     parser.add_argument(
         "--features", default="", help="weights of a renderer: latents and mel features are added"
     )
@@ -302,6 +352,8 @@ def main() -> None:
 
         add_features(flags.output, renderer)
     print(f"{flags.output}: {kept} clips prepared, {rejected} rejected (rejected.csv says why)")
+    if flags.recipe:
+        print(f"{flags.recipe}: {recipes.recipe(flags.recipe).licence}")
 
 
 if __name__ == "__main__":
