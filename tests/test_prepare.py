@@ -10,20 +10,14 @@ import sys
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from media.drawn import drawn_face, grey_frames, talking_clip, write_media
+from media.drawn import DRAWN, drawn_face, grey_frames, talking_clip, write_media
+from media.drawn import settings_for_drawn as settings
 
 from xactor_jax import prepare
 from xactor_jax.data import shards
 from xactor_jax.errors import InputError
-from xactor_jax.preparation.settings import Settings, changed
 
 RATE = 16_000
-# Drawn faces are smooth, and the ramp of a tone is one held note.
-DRAWN = ("quality.blur=0", "sound.music=1", "sound.silence=1", "sound.normalise=False")
-
-
-def settings(size: int, *changes: str) -> Settings:
-    return changed(Settings(size=size), [*DRAWN, "splits.test=0", "splits.validation=0", *changes])
 
 
 def voice(seconds: float) -> np.ndarray:

@@ -5,7 +5,8 @@
 Every stretch of a video in which one person is seen and heard becomes a clip: 25 frames a second,
 16 kHz mono, one fixed square around the face. `manifest.parquet` lists the clips, `rejected.csv`
 and `rejected.parquet` what cannot be used and why, and `report.html` shows both. Running again goes
-on where the last run stopped.
+on where the last run stopped. `--recipe` reads a published data set as it lies on disk
+(docs/datasets.md).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import cv2
 
+from xactor_jax import recipes
 from xactor_jax.command import Parser, run
 from xactor_jax.data import shards
 from xactor_jax.data.shards import Clip
@@ -40,12 +42,17 @@ from xactor_jax.progress import progress
 Row = dict[str, Any]
 
 
-def find_footage(folder: Path) -> list[Footage]:
+def find_footage(folder: Path, recipe: str = "") -> list[Footage]:
     """All files under a folder that may be videos with sound, in order of their names.
+
+    Args:
+      recipe: of the data set that the folder holds; its clips then, in their order.
 
     Raises:
       InputError: the folder is missing or holds no video with sound.
     """
+    if recipe:
+        return [Footage(folder, clip.name, clip) for clip in recipes.find_clips(recipe, folder)]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -76,7 +83,10 @@ def _may_be_video(path: Path) -> bool:
 def stage(footage: Footage, staging: Staging) -> None:
     """Prepare one file and keep what becomes of it; safe to interrupt."""
     staging.keep(
-        footage, prepare_file(footage.path, footage.name, footage.identity, staging.settings)
+        footage,
+        prepare_file(
+            footage.path, footage.name, footage.identity, staging.settings, footage.between
+        ),
     )
 
 
@@ -131,14 +141,19 @@ def _died(footage: Footage) -> Iterator[Refused]:
 
 
 def prepare(
-    input: Path, output: Path, settings: Settings | None = None, licence: str = "", jobs: int = 1
+    input: Path,
+    output: Path,
+    settings: Settings | None = None,
+    licence: str = "",
+    jobs: int = 1,
+    recipe: str = "",
 ) -> tuple[int, int]:
     """Prepare all footage under `input` as shards in `output`; returns clips kept and rejected.
 
     Raises:
       InputError: there is no footage, none of it can be used, or `output` cannot be written.
     """
-    footage = find_footage(input)
+    footage = find_footage(input, recipe)
     settings = settings or Settings()
     open_detector(settings.faces.detector)  # a missing file is told before any work
     staging = Staging(output / "clips", settings)
@@ -175,7 +190,7 @@ def _collect(footage: list[Footage], staging: Staging, licence: str) -> tuple[li
         if outcome is None:
             continue
         shared = {"source": one.name, "identity": one.identity, "footage": one}
-        shared |= {"checksum": outcome["checksum"], "licence": licence}
+        shared |= {"checksum": outcome["checksum"], "licence": licence or one.licence}
         for kind, rows in (("clips", kept), ("refused", rejected)):
             for place, row in enumerate(outcome[kind]):
                 # Pictures are many: the report asks for those that it shows.
@@ -216,6 +231,7 @@ def main() -> None:
         "--test_fraction", type=float, default=0.06, help="share of the clips held out for testing"
     )
     parser.add_argument("--licence", default="", help="of the footage, for the manifest")
+    parser.add_argument("--recipe", default="", help=f"of a data set: {', '.join(recipes.NAMES)}")
     parser.add_argument("--jobs", type=int, default=1, help="processes that work side by side")
     parser.add_argument(
         "--features", default="", help="weights of a renderer: latents and mel features are added"
@@ -237,12 +253,16 @@ def main() -> None:
     settings = Settings(size=flags.size)
     held = dataclasses.replace(settings.splits, test=flags.test_fraction)
     settings = changed(dataclasses.replace(settings, splits=held), flags.set)
-    kept, rejected = prepare(flags.input, flags.output, settings, flags.licence, flags.jobs)
+    kept, rejected = prepare(
+        flags.input, flags.output, settings, flags.licence, flags.jobs, flags.recipe
+    )
     if flags.features:
         from xactor_jax.data.features import add_features  # opens networks, which takes a while
 
         add_features(flags.output, flags.features)
     print(f"{flags.output}: {kept} clips prepared, {rejected} rejected (report.html shows why)")
+    if flags.recipe:
+        print(f"{flags.recipe}: {recipes.recipe(flags.recipe).licence}")
 
 
 if __name__ == "__main__":

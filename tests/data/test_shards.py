@@ -1,7 +1,9 @@
 """Clips survive the trip to disk and back, whole, in order and cut where they should be."""
 
 import dataclasses
+import os
 import pickle
+import resource
 
 import numpy as np
 import pytest
@@ -134,3 +136,17 @@ def test_a_clip_with_mismatched_parts_is_refused():
         dataclasses.replace(good, audio=good.audio[:-1])
     with pytest.raises(ValueError, match="head boxes"):
         dataclasses.replace(good, head_box=good.head_box[:-1])
+
+
+def test_more_shards_than_files_may_be_open_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "RECORDS_PER_SHARD", 1)
+    clips = [make_clip(f"c{n}", 1) for n in range(60)]
+    shards.write_shards(tmp_path, {"train": clips})
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = max(map(int, os.listdir("/dev/fd")))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held + 30, most))
+        opened = shards.open_shards(tmp_path, "train")
+        assert [opened[i].clip for i in range(60)] == [f"c{n}" for n in range(60)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))

@@ -8,6 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from xactor_jax.preparation.settings import Settings, changed
+
 
 def drawn_face(
     height: int = 240,
@@ -96,3 +98,12 @@ def talking_clip(length: int, drift: float = 0.0, height: int = 200, width: int 
         )
         for t in range(length)
     ]
+
+
+# Drawn faces are smooth, and the ramp of a tone is one held note.
+DRAWN = ("quality.blur=0", "sound.music=1", "sound.silence=1", "sound.normalise=False")
+
+
+def settings_for_drawn(size: int, *changes: str) -> Settings:
+    """How drawn faces are prepared: all for training, and not refused for being drawn."""
+    return changed(Settings(size=size), [*DRAWN, "splits.test=0", "splits.validation=0", *changes])

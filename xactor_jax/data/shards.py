@@ -6,10 +6,12 @@ and, for synthetic actors, the truth behind them. This file alone knows the stor
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -248,6 +250,7 @@ class Shards:
         if not -len(self) <= i < len(self):
             raise IndexError(f"segment {i} of {len(self)}")
         if self._source is None:
+            _allow_open_files(2 * len(self) // RECORDS_PER_SHARD)
             builder: Any = tfds.builder_from_directory(str(self.folder))
             self._source = builder.as_data_source(self.split)
         source: Any = self._source
@@ -255,6 +258,15 @@ class Shards:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_source": None}
+
+
+def _allow_open_files(more: int) -> None:
+    """Let this process hold more files, as far as it may: every shard stays open."""
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limit + more if most == resource.RLIM_INFINITY else min(limit + more, most)
+    if wanted > limit != resource.RLIM_INFINITY:
+        with contextlib.suppress(ValueError, OSError):  # some systems have a limit beyond that
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def open_shards(folder: str | os.PathLike, split: str) -> Shards:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,34 @@ from xactor_jax.errors import InputError
 
 # Time stamps of old containers jitter by a packet; a gap longer than this is missing sound.
 _GAP_SECONDS = 0.04
+# What a file may ask for. A few damaged bytes claim hours, and kilobytes unfold to gigabytes.
+LONGEST_GAP = 300  # seconds without sound, or before it
+LONGEST_HOURS = 12
+MOST_PIXELS = 36_000_000  # of a picture in a video; 8K has 33 million
+_MOST_VALUES = 2**30  # samples times channels of a recording: three hours of stereo at 48 kHz
+_RATES = (1_000, 768_000)  # Hz
+# Formats whose files make FFmpeg open other files or addresses, or make a picture of plain text.
+_OTHERS = {
+    "applehttp",
+    "concat",
+    "dash",
+    "hls",
+    "image2",
+    "image2pipe",
+    "imf",
+    "lavfi",
+    "rtp",
+    "rtsp",
+    "sap",
+    "sdp",
+    "tty",
+    "webm_dash_manifest",
+}
+_OPTIONS = {
+    "format_whitelist": ",".join(sorted(av.formats_available - _OTHERS)),
+    "protocol_whitelist": "file",
+    "max_pixels": str(MOST_PIXELS),  # while the streams are looked at
+}
 
 
 def read_audio(
@@ -28,10 +57,21 @@ def read_audio(
       sample i is heard i / rate seconds after the file's start.
 
     Raises:
-      InputError: the file is missing, unreadable, without sound, empty or not finite.
+      InputError: the file is missing, unreadable, without sound, empty, not finite, or holds more
+        than three hours of stereo.
     """
-    rate, blocks = _decoded(Path(path), track)
-    parts = list(blocks)
+    path = Path(path)
+    with _sound_of(path, track) as (container, stream):
+        parts, values = [], 0
+        for block in _placed(container, stream, path):
+            parts.append(block)
+            values += block.size
+            if values > _MOST_VALUES:
+                hours = values / block.shape[1] / stream.rate / 3600
+                raise InputError(f"{path}: more than {hours:.1f} h of sound; cut it")
+        rate = stream.rate
+    if not parts:
+        raise InputError(f"{path}: the audio is empty; give a recording with some sound in it")
     return np.concatenate(parts), rate
 
 
@@ -39,43 +79,42 @@ def read_mono_16k(path: str | os.PathLike, track: int = 0) -> Float32[np.ndarray
     """The same sound as `to_mono_16k(*read_audio(path, track))` makes it, a block at a time.
 
     Memory holds the result alone: 230 MB an hour.
+
+    Raises InputError as `read_audio` does, or where there are more than 12 hours.
     """
-    rate, blocks = _decoded(Path(path), track)
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ")
-    parts, read = [], 0
-    for block in blocks:
-        parts.append(stream.resample_chunk(block.mean(axis=1, dtype=np.float32)))
-        read += len(block)
-    parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
-    return _of_length(np.concatenate(parts), round(read * SAMPLE_RATE / rate))
+    path = Path(path)
+    with _sound_of(path, track) as (container, stream):
+        rate = stream.rate
+        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        parts, heard = [], 0
+        for block in _placed(container, stream, path):
+            parts.append(resampler.resample_chunk(block.mean(axis=1, dtype=np.float32)))
+            heard += len(block)
+            if heard > LONGEST_HOURS * 3600 * rate:
+                raise InputError(f"{path}: more than {LONGEST_HOURS} h of sound; cut it")
+    if not heard:
+        raise InputError(f"{path}: the audio is empty; give a recording with some sound in it")
+    parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    return _of_length(np.concatenate(parts), round(heard * SAMPLE_RATE / rate))
 
 
-def _decoded(
+@contextlib.contextmanager
+def _sound_of(
     path: Path, track: int
-) -> tuple[int, Iterator[Float32[np.ndarray, "samples channels"]]]:
-    """The rate of a track, and its checked blocks with silence where there is no sound."""
+) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
+    """A file and a sound track of it, with what goes wrong while it is read as InputErrors."""
     with open_media(path) as container:
         if not container.streams.audio:
             raise InputError(f"{path}: no audio track; give a recording or a video with sound")
-        rate = container.streams.audio[track].rate
-    return rate, _checked(path, track)
-
-
-def _checked(path: Path, track: int) -> Iterator[Float32[np.ndarray, "samples channels"]]:
-    length = 0
-    with open_media(path) as container:
+        stream = container.streams.audio[track]
+        if stream.codec_context is None:
+            raise InputError(f"{path}: sound in a form that FFmpeg does not know; export it again")
+        if not _RATES[0] <= (stream.rate or 0) <= _RATES[1]:
+            raise InputError(f"{path}: sound at {stream.rate} Hz; export it at 16 kHz or more")
         try:
-            for block in _placed(container, container.streams.audio[track]):
-                if not np.isfinite(block).all():
-                    raise InputError(
-                        f"{path}: the audio holds values that are not numbers; export it again"
-                    )
-                length += len(block)
-                yield block
+            yield container, stream
         except av.FFmpegError as error:
             raise InputError(f"{path}: the sound cannot be decoded ({error.strerror})") from None
-    if not length:
-        raise InputError(f"{path}: the audio is empty; give a recording with some sound in it")
 
 
 def has_sound(path: str | os.PathLike) -> bool:
@@ -86,6 +125,8 @@ def has_sound(path: str | os.PathLike) -> bool:
     with open_media(Path(path)) as container:
         if not container.streams.audio:
             return False
+        if container.streams.audio[0].codec_context is None:
+            return True  # but of an unknown form: `read_audio` says so
         try:
             return next(container.decode(container.streams.audio[0]), None) is not None
         except av.FFmpegError:
@@ -101,7 +142,8 @@ def open_media(path: Path) -> av.container.InputContainer:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        return av.open(str(path), metadata_errors="replace")
+        # With its protocol, a name such as "concat:a" is a name and nothing else.
+        return av.open(f"file:{path}", metadata_errors="replace", options=_OPTIONS)
     except (av.FFmpegError, ValueError):
         raise InputError(f"{path}: not an audio or video file that FFmpeg can read") from None
 
@@ -112,31 +154,48 @@ def start_of(container: av.container.InputContainer) -> float:
 
 
 def _placed(
-    container: av.container.InputContainer, stream: av.AudioStream
+    container: av.container.InputContainer, stream: av.AudioStream, path: Path
 ) -> Iterator[Float32[np.ndarray, "samples channels"]]:
-    """Decoded blocks, and silence before those that start late."""
-    origin = start_of(container)
+    """The sound in blocks, with silence where there is none for a while."""
+    origin, rate = start_of(container), stream.rate
     length = 0
-    for time, block in _blocks(container, stream):
-        start = length if time is None else round((time - origin) * stream.rate)
-        if start > length and (start - length > _GAP_SECONDS * stream.rate or length == 0):
+    for time, block in _blocks(container, stream, path):
+        start = length if time is None else round((time - origin) * rate)
+        if start > length and (start - length > _GAP_SECONDS * rate or length == 0):
+            if start - length > LONGEST_GAP * rate:
+                raise InputError(
+                    f"{path}: no sound for {(start - length) / rate:.0f} s from "
+                    f"{length / rate:.2f} s on; cut the file there"
+                )
             yield np.zeros((start - length, block.shape[1]), np.float32)
             length = start
         elif start < 0 and length == 0:
             block = block[-start:]
-        yield block
+        if not np.isfinite(block).all():
+            raise InputError(
+                f"{path}: the audio holds values that are not numbers; export it again"
+            )
+        if len(block):
+            yield block
         length += len(block)
 
 
 def _blocks(
-    container: av.container.InputContainer, stream: av.AudioStream
+    container: av.container.InputContainer, stream: av.AudioStream, path: Path
 ) -> Iterator[tuple[float | None, Float32[np.ndarray, "samples channels"]]]:
     """Decoded blocks with their presentation times in seconds."""
-    planar = av.AudioResampler(format="fltp")
+    # Not planar: PyAV 18 reads beyond the planes of eight channels, and the process dies.
+    packed = av.AudioResampler(format="flt")
     for frame in container.decode(stream):
         time = frame.time
-        for block in planar.resample(frame):
-            yield time, block.to_ndarray().T
+        try:
+            blocks = packed.resample(frame)
+        except ValueError:  # of another rate, or with other channels
+            raise InputError(
+                f"{path}: the sound changes its format at {time or 0:.2f} s; export it again"
+            ) from None
+        for block in blocks:
+            yield time, block.to_ndarray().reshape(block.samples, -1)
 
 
 def to_mono_16k(
@@ -144,13 +203,11 @@ def to_mono_16k(
 ) -> Float32[np.ndarray, " resampled"]:
     """Mean of the channels at 16 kHz: round(samples * 16000 / rate) samples, unmoved in time."""
     mono = samples.mean(axis=1, dtype=np.float32) if samples.ndim == 2 else samples
-    length = round(len(mono) * SAMPLE_RATE / rate)
-    return _of_length(
-        soxr.resample(mono.astype(np.float32), rate, SAMPLE_RATE, quality="HQ"), length
-    )
+    resampled = soxr.resample(mono.astype(np.float32), rate, SAMPLE_RATE, quality="HQ")
+    return _of_length(resampled, round(len(mono) * SAMPLE_RATE / rate))
 
 
-def _of_length(samples: Float32[np.ndarray, " n"], length: int) -> Float32[np.ndarray, " length"]:
+def _of_length(samples: Float32[np.ndarray, " n"], length: int) -> Float32[np.ndarray, " m"]:
     return np.pad(samples[:length], (0, max(length - len(samples), 0)))
 
 

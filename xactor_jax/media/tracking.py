@@ -29,12 +29,16 @@ Box = tuple[float, float, float]  # (cy, cx, side) in pixels
 
 
 def find_head(
-    path: str | os.PathLike, advance: Callable[[int], None] | None = None
+    path: str | os.PathLike,
+    advance: Callable[[int], None] | None = None,
+    start: float = 0.0,
+    end: float | None = None,
 ) -> tuple[list[Box | None], tuple[int, int]]:
     """The face's box in every frame at 25 a second, and the picture's height and width.
 
     Args:
       advance: told after each frame that one more is done.
+      start, end: seconds between which frames are searched; None: to the last one.
 
     Returns:
       Boxes as `faces` has them, None where the face is lost, and (height, width) in pixels.
@@ -48,7 +52,7 @@ def find_head(
     crowds, searches, shape = 0, 0, (0, 0)
     last: Face | None = None
     thumbnail = None
-    for count, picture in enumerate(read_video(path)):
+    for count, picture in enumerate(read_video(path, start=start, end=end)):
         if count and picture.shape[:2] != shape:
             raise InputError(f"{path}: the picture changes its size at {count / FRAME_RATE:.2f} s")
         shape = picture.shape[:2]

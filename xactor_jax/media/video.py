@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -16,15 +18,19 @@ from jaxtyping import Float32, UInt8
 
 from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.errors import InputError
-from xactor_jax.media.audio import open_media, start_of
+from xactor_jax.media.audio import LONGEST_HOURS, MOST_PIXELS, open_media, start_of
 
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 _AAC_FALLBACK = 48000
 _AUDIO_BLOCK = 1024
+LONGEST_STILL = 60  # seconds that one frame may be shown
 
 
 def read_video(
-    path: str | os.PathLike, longest_side: int = 1920
+    path: str | os.PathLike,
+    longest_side: int = 1920,
+    start: float = 0.0,
+    end: float | None = None,
 ) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """RGB frames at 25 a second: frame k is the one shown nearest to k / 25 s after the start.
 
@@ -32,18 +38,27 @@ def read_video(
 
     Args:
       longest_side: larger pictures are reduced to this many pixels.
+      start, end: seconds between which frames are given; None: to the last one.
 
     Raises:
-      InputError: the file is missing, is no video, has no picture or cannot be decoded.
+      InputError: the file is missing, is no video, has no picture, cannot be decoded, or claims
+        what no film has: 36 million pixels, 12 hours, or a minute without a new frame.
     """
     path = Path(path)
     with open_media(path) as container:
         if not container.streams.video:
             raise InputError(f"{path}: no picture in this file; give a video")
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise InputError(f"{path}: a picture in a form that FFmpeg does not know; convert it")
+        if stream.width * stream.height > MOST_PIXELS:
+            raise InputError(f"{path}: pictures of {stream.width} x {stream.height}; reduce them")
         try:
             empty = True
-            for frame in _resampled(_timed(container)):
-                yield _upright(frame, container.streams.video[0].sample_aspect_ratio, longest_side)
+            frames = _resampled(_timed(container, path))
+            last = None if end is None else round(end * FRAME_RATE)
+            for frame in itertools.islice(frames, round(start * FRAME_RATE), last):
+                yield _upright(frame, stream.sample_aspect_ratio, longest_side)
                 empty = False
         except av.FFmpegError as error:
             raise InputError(f"{path}: the picture cannot be decoded ({error.strerror})") from None
@@ -61,16 +76,26 @@ def frames_expected(path: str | os.PathLike) -> int | None:
 
 
 def _timed(
-    container: av.container.InputContainer,
+    container: av.container.InputContainer, path: Path
 ) -> Iterator[tuple[float, float, av.VideoFrame]]:
     """Decoded frames with the seconds from the file's start to their start and to their end."""
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # also of later pictures
     rate = stream.average_rate or stream.guessed_rate or FRAME_RATE
     origin, end = start_of(container), 0.0
     for frame in container.decode(stream):
         start = end if frame.time is None else frame.time - origin
-        end = start + float(frame.duration * (frame.time_base or 0) or 1 / rate)
+        if start - end > LONGEST_STILL:
+            raise InputError(
+                f"{path}: the picture stands still for {start - end:.0f} s from {end:.2f} s on; "
+                "cut the file there"
+            )
+        if start > LONGEST_HOURS * 3600:
+            raise InputError(f"{path}: longer than {LONGEST_HOURS} h; cut it")
+        length = float(frame.duration * (frame.time_base or 0) or 1 / rate)
+        # The last frame's length may be nonsense, and so may the frame rate.
+        end = start + (length if 0 < length <= LONGEST_STILL else 1 / FRAME_RATE)
         yield start, end, frame
 
 
@@ -96,7 +121,8 @@ def _upright(
     picture = frame.to_ndarray(format="rgb24")
     if size != (frame.width, frame.height):
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+    quarters = round(frame.rotation / 90) if math.isfinite(frame.rotation) else 0
+    return np.ascontiguousarray(np.rot90(picture, quarters))
 
 
 class VideoWriter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 
 from xactor_jax.data import shards
-from xactor_jax.data.shards import FRAME_RATE, SAMPLES_PER_FRAME, Clip
+from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
 from xactor_jax.errors import InputError
 from xactor_jax.media import faces
 from xactor_jax.media.audio import frames_of, read_mono_16k
@@ -76,18 +77,43 @@ class _Candidate:
 
 
 def prepare_file(
-    path: Path, name: str, identity: str, settings: Settings
+    path: Path,
+    name: str,
+    identity: str,
+    settings: Settings,
+    between: tuple[float, float | None] = (0.0, None),
 ) -> Iterator[Prepared | Refused]:
     """Find, cut, measure and mend the clips of a file; each is given on as soon as it is done.
 
+    Args:
+      between: seconds of the file that are looked at; None: to its end.
+
     Raises InputError where nothing of the file can be used; the message says why.
     """
+    start = between[0]
+    for one in _clips_of(path, name, identity, settings, between):
+        yield dataclasses.replace(
+            one, start_seconds=one.start_seconds + start, end_seconds=one.end_seconds + start
+        )
+
+
+def _clips_of(
+    path: Path,
+    name: str,
+    identity: str,
+    settings: Settings,
+    between: tuple[float, float | None],
+) -> Iterator[Prepared | Refused]:
+    if os.fsencode(name) != name.encode("utf-8", "replace"):
+        raise InputError(f"{path}: its name is not UTF-8; rename it")
     contents = probe(path)
     if reason := refusal(contents, settings.probe):
         raise InputError(f"{path}: {reason}")
-    audio = read_mono_16k(path, contents.track)
+    audio = read_mono_16k(path, contents.track)[round(between[0] * SAMPLE_RATE) :]
+    if between[1] is not None:
+        audio = audio[: round((between[1] - between[0]) * SAMPLE_RATE)]
     longest = settings.probe.longest_side
-    shots = list(find_tracks(read_video(path, longest), settings))
+    shots = list(find_tracks(read_video(path, longest, *between), settings))
     length = min(shots[-1].end, frames_of(len(audio))) / FRAME_RATE
     if length < settings.faces.shortest_seconds:
         raise InputError(f"{path}: only {length:.2f} s with picture and sound")
@@ -98,7 +124,7 @@ def prepare_file(
     source = dataclasses.replace(
         _EMPTY, clip=name, identity=identity, motion=name, size=settings.size
     )
-    for group in _cut(read_video(path, longest), groups, settings.size):
+    for group in _cut(read_video(path, longest, *between), groups, settings.size):
         yield from _of_group(group, audio, source, settings)
 
 

@@ -19,10 +19,11 @@ import av
 import cv2
 import numpy as np
 
-from xactor_jax.data.shards import Clip
+from xactor_jax.data.shards import EMOTIONS, Clip
 from xactor_jax.errors import InputError
 from xactor_jax.preparation.clips import Prepared, Refused
 from xactor_jax.preparation.settings import Settings
+from xactor_jax.recipes.listed import Listed
 
 _FORMAT = "2"
 # What libraries raise at files that no check foresaw; one such file must not stop the others.
@@ -34,18 +35,31 @@ _FILE_ERRORS = (
 
 @dataclasses.dataclass(frozen=True)
 class Footage:
-    """A file to prepare, named by its path inside the input folder."""
+    """A file to prepare, named by its path inside the input folder; or a clip of a recipe."""
 
     folder: Path
     name: str
+    listed: Listed | None = None
 
     @property
     def path(self) -> Path:
-        return self.folder / self.name
+        return self.folder / (self.listed.path if self.listed else self.name)
+
+    @property
+    def between(self) -> tuple[float, float | None]:
+        """Where in the file it lies, in seconds."""
+        return (self.listed.start_seconds, self.listed.end_seconds) if self.listed else (0.0, None)
+
+    @property
+    def licence(self) -> str:
+        """That of the recipe, where there is one."""
+        return self.listed.licence if self.listed else ""
 
     @property
     def identity(self) -> str:
-        """The folder the file lies in."""
+        """The folder the file lies in, or whom the recipe names."""
+        if self.listed:
+            return self.listed.person
         parent = Path(self.name).parent.as_posix()
         return "footage" if parent == "." else parent
 
@@ -56,7 +70,7 @@ class Footage:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
 class Staging:
@@ -139,7 +153,21 @@ class Staging:
                 frames=[jpegs[a:b] for a, b in itertools.pairwise(offsets)],
                 head_box=stored["head_box"],
                 audio=stored["audio"],
+                **acted(footage.listed, len(offsets) - 1),
             )
+
+
+def acted(listed: Listed | None, frames: int) -> dict[str, Any]:
+    """Fields of a clip that tell a published emotion, where its strength is known."""
+    if listed is None or listed.emotion not in EMOTIONS:
+        return {}
+    neutral = listed.emotion == "neutral"
+    if not neutral and listed.intensity is None:
+        return {}
+    return {
+        "emotion": np.full(frames, EMOTIONS.index(listed.emotion), np.int8),
+        "intensity": np.full(frames, 0.0 if neutral else listed.intensity, np.float32),
+    }
 
 
 def _save(file, prepared: Prepared) -> None:

@@ -49,17 +49,23 @@ def write_manifest(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def write_rejected(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write `rejected.parquet` and `rejected.csv`."""
+    rows = [row | {name: _text(row[name]) for name in ("source", "reason")} for row in rows]
     table = pa.Table.from_pylist(list(rows), schema=REJECTED)
     _replace(folder / "rejected.parquet", lambda partial: pq.write_table(table, partial))
 
     def write_csv(partial: Path) -> None:
-        with partial.open("w", newline="") as file:
+        with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             names = ["source", "reason", "start_seconds", "end_seconds"]
             writer.writerow(names)
             writer.writerows([row[name] for name in names] for row in rows)
 
     _replace(folder / "rejected.csv", write_csv)
+
+
+def _text(name: str) -> str:
+    """A name whose bytes may be no text, with what cannot be read spelled out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:

@@ -1,0 +1,194 @@
+"""Files that ask for too much, or are not what they say: one clear line, soon and in little memory.
+
+Each test makes its own file; experiments/fuzz_media.py found most of what they guard against.
+"""
+
+import random
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+from media.drawn import settings_for_drawn, talking_clip, write_media
+from PIL import Image
+
+from experiments import hostile_media
+from experiments.fuzz_media import decode, mutated
+from xactor_jax import prepare
+from xactor_jax.errors import InputError
+from xactor_jax.media.audio import has_sound, open_media, read_audio, read_mono_16k, to_mono_16k
+from xactor_jax.media.image import read_image
+from xactor_jax.media.video import read_video
+
+# What a frame, a second of sound and the libraries need; the files claim gigabytes.
+MOST_BYTES = 300e6
+
+
+def refusal(work, path):
+    """The one line in which `work` refuses a file, and that it held little memory."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError) as error:
+            work(path)
+        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+    finally:
+        tracemalloc.stop()
+    message = str(error.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+def watch(path):
+    return [picture.shape for picture in read_video(path)]
+
+
+def test_a_picture_that_stands_still_for_hours_is_refused(tmp_path):
+    path = hostile_media.hours_of_one_frame(tmp_path)
+    assert refusal(watch, path).startswith("the picture stands still for 14400 s from 0.08 s on")
+
+
+def test_a_frame_that_claims_hours_is_shown_for_one(tmp_path):
+    # Nothing follows its first frame in time, so that is all there is.
+    assert watch(hostile_media.claims_hours(tmp_path)) == [(48, 64, 3)]
+
+
+def test_sound_that_begins_hours_late_is_refused(tmp_path):
+    path = hostile_media.sound_hours_late(tmp_path)
+    for read in (read_audio, read_mono_16k):
+        assert refusal(read, path).startswith("no sound for 21600 s from 0.00 s on")
+
+
+def test_sound_of_one_sample_a_second_is_refused(tmp_path):
+    path = hostile_media.one_sample_a_second(tmp_path)
+    for read in (read_audio, read_mono_16k):
+        assert refusal(read, path).startswith("sound at 1 Hz")
+
+
+@pytest.mark.parametrize("make", [hostile_media.huge_mjpeg, hostile_media.large_frames])
+def test_huge_pictures_are_refused(make, tmp_path):
+    assert re.match(r"pictures of \d+ x \d+|the picture cannot be", refusal(watch, make(tmp_path)))
+
+
+def test_stretched_pixels_make_no_large_picture(tmp_path):
+    height, width, _ = watch(hostile_media.stretched_pixels(tmp_path))[0]
+    assert max(height, width) <= 1920
+
+
+def test_eight_channels_are_read(tmp_path):
+    path = hostile_media.write_clip(tmp_path / "a.flac", (None, "flac"), layout="7.1")
+    samples, rate = read_audio(path)
+    assert samples.shape == (round(1.2 * 16_000), 8) and rate == 16_000
+    # A mono tone goes to the front centre, which is third.
+    loud = np.abs(samples).max(axis=0) > 0.1
+    assert loud.tolist() == [False, False, True, False, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("known", "read", "reason"),
+    [
+        (b"V_MPEG4/ISO/AVC", watch, "a picture in a form that FFmpeg does not know"),
+        (b"A_PCM/INT/LIT", read_audio, "sound in a form that FFmpeg does not know"),
+    ],
+)
+def test_unknown_codecs_are_told(known, read, reason, tmp_path):
+    path = hostile_media.write_clip(tmp_path / "a.mkv", ("libx264", "pcm_s16le"))
+    data = path.read_bytes()
+    assert known in data
+    path.write_bytes(data.replace(known, known[:2] + b"NO" + known[4:]))
+    assert refusal(read, path).startswith(reason)
+    assert has_sound(path)
+
+
+def test_sound_that_changes_its_rate_is_told(tmp_path):
+    parts = [
+        hostile_media.write_clip(tmp_path / f"{rate}.mp3", (None, "libmp3lame"), rate=rate)
+        for rate in (44_100, 22_050)
+    ]
+    path = tmp_path / "both.mp3"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert re.match(r"the sound (changes its format|cannot be)", refusal(read_audio, path))
+
+
+def test_archives_are_no_films(tmp_path):
+    for path in hostile_media.archives(tmp_path):
+        assert refusal(open_media, path).startswith("not an audio or video file")
+    assert not (tmp_path.parent / "outside.mp4").exists()
+
+
+def test_playlists_are_not_followed(tmp_path):
+    for path in hostile_media.playlists(tmp_path):
+        assert refusal(open_media, path).startswith("not an audio or video file")
+
+
+def test_a_name_is_a_name(tmp_path, monkeypatch):
+    paths = hostile_media.names(tmp_path)
+    monkeypatch.chdir(tmp_path)  # as relative paths they would be protocols
+    for path in paths:
+        assert len(watch(path.relative_to(tmp_path))) == 30, path
+
+
+def test_names_that_are_no_text_are_listed(tmp_path):
+    settings = settings_for_drawn(64, "duplicates.enabled=False")
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    plain = write_media(
+        inputs / "good.mkv",
+        talking_clip(30),
+        audio=0.2 * np.sin(np.arange(19_200, dtype=np.float32) / 10),
+    )
+    data = plain.read_bytes()
+    for name in (b"\xff\xfe.mkv", b"two\nlines.mkv"):
+        with open(str(inputs).encode() + b"/" + name, "wb") as file:
+            file.write(data)
+    assert prepare.prepare(inputs, tmp_path / "out", settings) == (2, 1)
+    rows = (tmp_path / "out" / "rejected.csv").read_text()
+    assert "its name is not UTF-8; rename it" in rows
+    assert prepare.prepare(inputs, tmp_path / "out", settings) == (2, 1)
+
+
+def test_pictures_that_unfold_to_gigabytes_are_refused(tmp_path):
+    path = hostile_media.png_bomb(tmp_path)
+    assert re.match(r"50000 x 50000|not a picture", refusal(read_image, path))
+
+
+def test_postscript_is_not_run(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    assert refusal(read_image, tmp_path / "a.png").startswith("not a picture")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_truncated_pictures_are_refused(share, tmp_path):
+    path = tmp_path / "a.png"
+    Image.effect_noise((64, 64), 50).save(path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert refusal(read_image, path).startswith("not a picture")
+
+
+def test_sound_read_in_blocks_is_the_sound_read_at_once(tmp_path):
+    draw = np.random.default_rng(0).normal(0, 0.1, 66_150).astype(np.float32)
+    path = write_media(tmp_path / "a.wav", audio=draw, rate=44_100)
+    whole = to_mono_16k(*read_audio(path))
+    assert len(whole) == 24_000
+    np.testing.assert_allclose(read_mono_16k(path), whole, atol=1e-5)  # fp32
+
+
+def test_what_is_cut_out_of_a_film_is_what_is_there(tmp_path):
+    path = write_media(tmp_path / "a.mkv", talking_clip(30, drift=1))
+    every = list(read_video(path))
+    part = list(read_video(path, start=0.4, end=0.8))
+    assert len(part) == 10
+    np.testing.assert_array_equal(part, every[10:20])
+    with pytest.raises(InputError, match="no picture"):
+        list(read_video(path, start=5.0))
+
+
+def test_the_fuzzer_starts_from_files_that_can_be_read(tmp_path):
+    for path in hostile_media.ordinary(tmp_path):
+        if path.suffix in (".wav", ".flac", ".ogg", ".mp3"):
+            with pytest.raises(InputError, match="no picture"):
+                decode(path, whole=False)
+        else:
+            decode(path, whole=False)
+    one, other = (mutated(b"0123456789" * 20, b"", random.Random(5)) for _ in range(2))
+    assert one == other != b"0123456789" * 20
