@@ -33,6 +33,7 @@ from xactor_jax.preparation import splits
 from xactor_jax.preparation.clips import Refused, prepare_file
 from xactor_jax.preparation.detectors import open_detector
 from xactor_jax.preparation.duplicates import find_copies
+from xactor_jax.preparation.folders import mend
 from xactor_jax.preparation.report import write_report
 from xactor_jax.preparation.settings import Settings, changed
 from xactor_jax.preparation.staging import Footage, Staging
@@ -204,6 +205,7 @@ def _collect(footage: list[Footage], staging: Staging, licence: str) -> tuple[li
         for i, of in copies.items():
             rejected.append(kept[i] | {"reason": f"a copy of {kept[of]['clip']}"})
         kept = [row for i, row in enumerate(kept) if i not in copies]
+    kept = mend(kept, settings.sync)
     names = splits.assign([(row["source"], row["identity"]) for row in kept], settings.splits)
     for row, name in zip(kept, names, strict=True):
         row["split"] = name

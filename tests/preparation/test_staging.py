@@ -57,6 +57,19 @@ def test_clips_come_back_as_they_were(staging):
     np.testing.assert_array_equal(staging.fingerprint(row)[0], made.fingerprint)
 
 
+def test_a_shift_moves_the_sound_to_its_frames(staging):
+    staging, footage = staging
+    staging.keep(footage, iter([clip("anna/a.mp4")]))
+    (row,) = staging.outcome(footage)["clips"]
+    whole = staging.load(footage, row)
+    late, early = (staging.load(footage, row | {"shift": shift}) for shift in (4, -4))
+    # Late sound: frame 0 is heard 4 frames later.
+    assert late.frames == whole.frames[:-4]
+    np.testing.assert_array_equal(late.audio, whole.audio[4 * 640 :])
+    assert early.frames == whole.frames[4:]
+    np.testing.assert_array_equal(early.audio, whole.audio[: -4 * 640])
+
+
 def test_a_file_that_broke_off_is_done_again_from_its_start(staging):
     staging, footage = staging
 

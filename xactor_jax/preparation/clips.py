@@ -18,7 +18,7 @@ from xactor_jax.errors import InputError
 from xactor_jax.media import faces
 from xactor_jax.media.audio import frames_of, read_mono_16k
 from xactor_jax.media.video import read_video
-from xactor_jax.preparation import duplicates, quality, sound, sync
+from xactor_jax.preparation import duplicates, folders, quality, sound, sync
 from xactor_jax.preparation.probe import probe, refusal
 from xactor_jax.preparation.quality import ViewMeter
 from xactor_jax.preparation.settings import Settings
@@ -47,6 +47,7 @@ class Prepared:
     thumbnail: bytes  # JPEG of its first, middle and last view
     fingerprint: np.ndarray
     picture: np.ndarray
+    curve: tuple[float, ...] = ()  # agreement of mouth and sound, of a clip too short by itself
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -295,6 +296,14 @@ def _of_candidate(
     )
 
 
+def _curve(one: _Candidate, heard: np.ndarray, settings: Settings) -> tuple[float, ...]:
+    """What a clip that is too short by itself says of its folder's offset."""
+    wanted = settings.sync.enabled and settings.sync.pooled and not _long_enough(one, settings)
+    if not wanted or len(one.frames) < folders.FEWEST_FRAMES:
+        return ()
+    return tuple(sync.agreement(np.stack(one.meter.mouth), heard, folders.MOST).tolist())
+
+
 def _long_enough(one: _Candidate, settings: Settings) -> bool:
     return len(one.frames) >= settings.sync.shortest_seconds * FRAME_RATE
 
@@ -337,6 +346,7 @@ def _prepared(
         thumbnail=_thumbnail(clip.frames),
         fingerprint=duplicates.fingerprint(heard),
         picture=one.meter.picture,
+        curve=_curve(one, heard, settings),
     )
 
 

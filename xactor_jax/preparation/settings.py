@@ -51,7 +51,7 @@ class Speaker:
     """Which of several faces speaks."""
 
     enabled: bool = True  # else every face becomes a clip
-    margin: float = 0.1  # by how much the speaker's agreement with the sound must be higher
+    margin: float = 0.15  # by how much the speaker's agreement with the sound must be higher
     least: float = 0.35  # the agreement that a speaker must have
 
 
@@ -72,7 +72,8 @@ class Sync:
     """The offset between sound and mouth."""
 
     enabled: bool = True
-    shortest_seconds: float = 10.0  # shorter clips are kept as they are
+    shortest_seconds: float = 10.0  # what can be measured by itself
+    pooled: bool = True  # shorter clips are taken together, a folder at a time, and mended alike
     most: int = 15  # frames that are searched to either side
     peak: float = 0.35  # of the agreement, for the offset to be sure
     margin: float = 0.08  # of that peak above the rest, for the offset to be sure

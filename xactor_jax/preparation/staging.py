@@ -19,13 +19,13 @@ import av
 import cv2
 import numpy as np
 
-from xactor_jax.data.shards import EMOTIONS, Clip
+from xactor_jax.data.shards import EMOTIONS, SAMPLES_PER_FRAME, Clip
 from xactor_jax.errors import InputError
 from xactor_jax.preparation.clips import Prepared, Refused
 from xactor_jax.preparation.settings import Settings
 from xactor_jax.recipes.listed import Listed
 
-_FORMAT = "2"
+_FORMAT = "3"
 # What libraries raise at files that no check foresaw; one such file must not stop the others.
 _FILE_ERRORS = (
     *(av.FFmpegError, cv2.error, ValueError, TypeError, ArithmeticError, LookupError),
@@ -142,18 +142,24 @@ class Staging:
             return stored["fingerprint"], stored["picture"]
 
     def load(self, footage: Footage, row: dict[str, Any]) -> Clip:
-        """A clip that is kept, from its row of the outcome."""
+        """A clip that is kept, from its row of the outcome; a `shift` in it is made."""
+        late = row.get("shift", 0)
+        seen = slice(max(-late, 0), row["frames"] - max(late, 0))
+        heard = slice(
+            (seen.start + late) * SAMPLES_PER_FRAME, (seen.stop + late) * SAMPLES_PER_FRAME
+        )
         with np.load(self.folder / row["file"], allow_pickle=False) as stored:
             jpegs, offsets = stored["jpegs"].tobytes(), stored["offsets"].tolist()
+            frames = [jpegs[a:b] for a, b in itertools.pairwise(offsets)][seen]
             return Clip(
                 clip=row["clip"],
                 source="footage",
                 identity=footage.identity,
                 size=self.settings.size,
-                frames=[jpegs[a:b] for a, b in itertools.pairwise(offsets)],
-                head_box=stored["head_box"],
-                audio=stored["audio"],
-                **acted(footage.listed, len(offsets) - 1),
+                frames=frames,
+                head_box=stored["head_box"][seen],
+                audio=stored["audio"][heard],
+                **acted(footage.listed, len(frames)),
             )
 
 
@@ -192,6 +198,8 @@ def _clip_row(prepared: Prepared) -> dict[str, Any]:
         "start_seconds": prepared.start_seconds,
         "end_seconds": prepared.end_seconds,
         "offset_frames": prepared.offset_frames,
+        "frames": len(clip),
+        "curve": prepared.curve,
         "checks": prepared.checks,
         "bytes": sum(map(len, clip.frames)) + clip.audio.nbytes + clip.head_box.nbytes,
         "thumbnail": base64.b64encode(prepared.thumbnail).decode(),
