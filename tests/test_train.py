@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from linear_regression import INPUTS, TRUTH, LinearTask, lines, make_config, saved
 
-from xactor_jax import utilisation
 from xactor_jax.checkpoint import Checkpoints, load_weights, save_weights
 from xactor_jax.data.pipeline import LocalBatches
 from xactor_jax.errors import InputError
@@ -180,7 +179,7 @@ def test_steps_that_are_not_finite_are_skipped_when_told_to(tmp_path):
 
 
 def test_steps_are_traced_on_request_and_measured_against_a_known_peak(tmp_path, monkeypatch):
-    monkeypatch.setattr(utilisation, "PEAKS", {jax.devices()[0].device_kind: 1e18})
+    monkeypatch.setattr("xactor_jax.train.peak_arithmetic", lambda device: 1e18)
     train(make_config(steps=14, profile_steps=2), LinearTask(), tmp_path)
     [trace] = (tmp_path / "profile").rglob("*.xplane.pb")
     events = (
