@@ -124,8 +124,7 @@ def _summary(rows: Sequence[Row], rejected: Sequence[Row], seconds: float) -> st
         ("rejected", f"{len(rejected)} stretches of {len({r['source'] for r in rejected})} files"),
         (
             "sound",
-            f"offset measured in {len(offsets)} clips, mended in {mended}; the others are "
-            "too short for it",
+            f"offset measured in {len(offsets)} of {len(rows)} clips, mended in {mended}",
         ),
         ("stored", f"{stored_bytes_per_hour(rows) / 1e9:.2f} GB an hour"),
     ]
