@@ -50,6 +50,7 @@ def test_a_plan_of_simulated_devices(tmp_path):
     assert "fits" in result.stdout and "all-reduce" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_slice_that_does_not_fit_says_by_how_much_and_what_to_change(tmp_path):
     pytest.importorskip("libtpu")
     output = tmp_path / "plan.json"

@@ -32,7 +32,8 @@ python -m xactor_jax.planning.scale --output=docs/scale.md
 with JAX {jax}. Memory is that of one device, in a training step or while evaluation samples,
 whichever is more. Model FLOPs are those of a step by formula, without what is computed again to
 save memory. No step is shorter than its roofline: what its arithmetic, memory traffic or exchanges
-take at the device's peak rates. Nobody has measured these on the devices yet.
+take at the device's peak rates. Nobody has measured these on the devices yet, and configs without a
+row have not been planned yet.
 
 | config | devices | mesh | batch | parameters | memory | of | model FLOPs | roofline | limited by |
 |---|---|---|---|---|---|---|---|---|---|
