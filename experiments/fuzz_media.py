@@ -13,6 +13,7 @@ another exception, a crash, too long a time, or too much memory. Findings are ke
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -264,7 +265,11 @@ def main() -> None:
                 judge(path, whole=True)
                 judge(path, whole=False)
         seeds = seeds_of(scratch, flags.seeds)
-        with progress("attacking", flags.inputs, "files") as advance:
+        # Ctrl-C reports what was found until then.
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            progress("attacking", flags.inputs, "files") as advance,
+        ):
             for n in range(flags.inputs):
                 rng = random.Random(f"{flags.seed} {n}")
                 suffix, data = rng.choice(seeds)

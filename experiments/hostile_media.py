@@ -151,7 +151,7 @@ def one_sample_a_second(folder: Path) -> Path:
 
 
 def silence_bomb(folder: Path) -> Path:
-    """Eight channels of silence at 192 kHz: a hundred kilobytes that unfold to gigabytes."""
+    """Eight channels of silence at 192 kHz: 230 kilobytes that unfold to gigabytes."""
     path = folder / "silence.mkv"
     with av.open(str(path), "w") as container:
         shown: Any = container.add_stream("mjpeg", rate=25)
