@@ -19,6 +19,7 @@ from xactor_jax.errors import InputError
 from xactor_jax.media.audio import has_sound, open_media, read_audio, read_mono_16k, to_mono_16k
 from xactor_jax.media.image import read_image
 from xactor_jax.media.video import read_video
+from xactor_jax.preparation.probe import probe
 
 # What a frame, a second of sound and the libraries need; the files claim gigabytes.
 MOST_BYTES = 300e6
@@ -88,6 +89,8 @@ def test_eight_channels_are_read(tmp_path):
     [
         (b"V_MPEG4/ISO/AVC", watch, "a picture in a form that FFmpeg does not know"),
         (b"A_PCM/INT/LIT", read_audio, "sound in a form that FFmpeg does not know"),
+        (b"V_MPEG4/ISO/AVC", probe, "a form that FFmpeg does not know"),
+        (b"A_PCM/INT/LIT", probe, "a form that FFmpeg does not know"),
     ],
 )
 def test_unknown_codecs_are_told(known, read, reason, tmp_path):

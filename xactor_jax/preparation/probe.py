@@ -64,6 +64,8 @@ def probe(path: str | os.PathLike) -> Contents:
         if not container.streams.audio:
             raise InputError(f"{path}: no audio track; give a recording or a video with sound")
         video = container.streams.video[0]
+        if any(stream.codec_context is None for stream in (video, *container.streams.audio)):
+            raise InputError(f"{path}: a form that FFmpeg does not know; convert it")
         try:
             times, ends = _times(container, video)
         except av.FFmpegError as error:

@@ -29,7 +29,7 @@ _FORMAT = "3"
 # What libraries raise at files that no check foresaw; one such file must not stop the others.
 _FILE_ERRORS = (
     *(av.FFmpegError, cv2.error, ValueError, TypeError, ArithmeticError, LookupError),
-    *(AssertionError, MemoryError),
+    *(AssertionError, AttributeError, MemoryError),
 )
 
 
