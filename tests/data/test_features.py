@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from media.drawn import talking_clip, write_media
+from media.drawn import DRAWN, talking_clip, write_media
 
 from xactor_jax import prepare
 from xactor_jax.command import run
@@ -31,9 +31,10 @@ def test_every_folder_is_given_its_features(asked, monkeypatch, tmp_path, capsys
 
 def test_preparation_adds_features_at_its_end(asked, monkeypatch, tmp_path):
     (tmp_path / "in").mkdir()
-    silence = np.zeros(19_200, np.float32)
-    write_media(tmp_path / "in" / "a.mkv", talking_clip(30), audio=silence)
+    tone = 0.2 * np.sin(np.arange(19_200, dtype=np.float32) / 10)
+    write_media(tmp_path / "in" / "a.mkv", talking_clip(30), audio=tone)
     flags = [f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--size=32"]
+    flags += [f"--set={change}" for change in DRAWN]
     for more, wanted in (([], []), (["--features=weights"], [(tmp_path / "out", "weights")])):
         monkeypatch.setattr(sys, "argv", ["prepare", *flags, *more])
         run(prepare.main)
