@@ -69,7 +69,7 @@ def _of_equation(equation: Any, given: list[bool], asked: list[bool]) -> tuple[f
         operations = _count(*_plain(params["jaxpr"]))[0]
         return operations * math.prod(grid) * (3 if gradients else 1), leads
     if name == "scan":
-        return _scan(params, given, asked)
+        return _scan(equation, given, asked)
     if name == "while":  # how many passes there are is known only when it runs: one
         return _count(*_plain(params["body_jaxpr"]))[0], leads
     if name == "cond":
@@ -93,7 +93,7 @@ def _dependent(jaxpr: Jaxpr, learns: Sequence[bool]) -> set[Any]:
             continue
         outputs = [True] * len(equation.outvars)
         if equation.primitive.name == "scan":
-            inner, given = _stable(equation.params, given)
+            inner, given = _stable(equation, given)
             outputs = _outputs(inner, given)
         elif (inner := _inner(equation)) is not None:
             outputs = _outputs(inner, given)
@@ -115,9 +115,25 @@ def _variables(variables: Sequence[Any]) -> list[Any]:
     return [None if isinstance(variable, Literal) else variable for variable in variables]
 
 
-def _stable(params: dict[str, Any], given: list[bool]) -> tuple[Jaxpr, list[bool]]:
-    """A loop's body, and which of its inputs depend on a parameter after any number of passes."""
-    inner, constants, carried = _open(params["jaxpr"]), params["num_consts"], params["num_carry"]
+def _loop(equation: Any) -> tuple[Jaxpr, int, int]:
+    """A scan's body, and how many of its inputs are constants and how many are carried.
+
+    What is carried is no stack of passes; JAX's versions differ in how they say so.
+    """
+    inner = _open(equation.params["jaxpr"])
+
+    def stacks(outer: Sequence[Any], within: Sequence[Any]) -> int:
+        pairs = zip(outer, within, strict=True)
+        return sum(len(a.aval.shape) > len(b.aval.shape) for a, b in pairs)
+
+    carried = len(inner.outvars) - stacks(equation.outvars, inner.outvars)
+    constants = len(inner.invars) - carried - stacks(equation.invars, inner.invars)
+    return inner, constants, carried
+
+
+def _stable(equation: Any, given: list[bool]) -> tuple[Jaxpr, list[bool]]:
+    """A scan's body, and which of its inputs depend on a parameter after any number of passes."""
+    inner, constants, carried = _loop(equation)
     while True:
         made = _outputs(inner, given)[:carried]
         carry = [a or b for a, b in zip(given[constants : constants + carried], made, strict=True)]
@@ -126,15 +142,14 @@ def _stable(params: dict[str, Any], given: list[bool]) -> tuple[Jaxpr, list[bool
         given = [*given[:constants], *carry, *given[constants + carried :]]
 
 
-def _scan(params: dict[str, Any], given: list[bool], asked: list[bool]) -> tuple[float, list[bool]]:
-    inner, given = _stable(params, given)
-    constants, carried = params["num_consts"], params["num_carry"]
+def _scan(equation: Any, given: list[bool], asked: list[bool]) -> tuple[float, list[bool]]:
+    (_, constants, carried), (inner, given) = _loop(equation), _stable(equation, given)
     while True:  # likewise backwards
         operations, leads = _count(inner, given, asked)
         back = leads[constants : constants + carried]
         carry = [a or b for a, b in zip(asked[:carried], back, strict=True)]
         if carry == asked[:carried]:
-            return operations * params["length"], leads
+            return operations * equation.params["length"], leads
         asked = [*carry, *asked[carried:]]
 
 
