@@ -55,14 +55,14 @@ def test_the_cells_make_a_video_and_show_it(tmp_path, tmp_path_factory, weights)
     bin, colab = tmp_path / "bin", tmp_path / "modules" / "google" / "colab"
     program(
         bin / "git",
-        f'[ "$1" = clone ] || exit 1\nmkdir "$3"\nln -s {ROOT}/[a-z]* "$3"\n'
-        f'rm "$3/checkpoints"\nmkdir "$3/checkpoints"\nln -s {folder} "$3/checkpoints/tiny"\n',
+        f'[ "$1" = clone ] || exit 1\nmkdir "$3"\nln -s "{ROOT}"/[a-z]* "$3"\n'
+        f'rm "$3/checkpoints"\nmkdir "$3/checkpoints"\nln -s "{folder}" "$3/checkpoints/tiny"\n',
     )
-    program(tmp_path / "python", f'exec {sys.executable} "$@"\n')
+    program(tmp_path / "python", f'exec "{sys.executable}" "$@"\n')
     program(
         bin / "uv",
-        f'[ "$1" = venv ] && mkdir -p .venv/bin && ln -sf {tmp_path}/python .venv/bin/python\n'
-        f'echo "$@" >> {tmp_path}/installed\n',
+        f'[ "$1" = venv ] && mkdir -p .venv/bin && ln -sf "{tmp_path}/python" .venv/bin/python\n'
+        f'echo "$@" >> "{tmp_path}/installed"\n',
     )
     colab.mkdir(parents=True)
     short_speech(tmp_path / "speech.wav")
