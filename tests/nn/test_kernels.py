@@ -1,5 +1,7 @@
 """Kernels of accelerators against the formula, interpreted, and compiled for slices without one."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,9 +75,39 @@ def test_cudnn_is_asked_for_what_it_can_do():
     assert asked()
     assert not asked(jnp.float32)
     assert not asked(tokens=24)  # of frames: nothing is gained
+    assert not asked(tokens=513)
     assert asked(d=128) and not asked(d=160)
     assert not asked(d=128, mask=jnp.ones((1, 1, 1, 512), bool))  # no room for the mark
     assert not asked(earlier=(jnp.zeros((1, 2, 8, 40)),) * 2)
+
+
+@pytest.mark.parametrize("capability", ["7.5", "gfx90a"])  # of a T4, and of another maker's GPU
+def test_cudnn_is_not_asked_of_gpus_that_lack_its_kernel(monkeypatch, capability):
+    monkeypatch.setattr(
+        jax, "local_devices", lambda: [SimpleNamespace(compute_capability=capability)]
+    )
+    tokens = jnp.zeros((1, 512, 2, 40), jnp.bfloat16)
+    assert not kernels.suits_cudnn(tokens, tokens, None, None, None)
+
+
+@pytest.mark.parametrize("mask", [None, (2, 1, 1, 1024), (1, 1, 512, 1024)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_what_cudnn_is_asked_for_is_lowered_for_it(monkeypatch, mask, biased):
+    checks = "jax._src.cudnn.fused_attention_stablehlo."  # they look for a GPU
+    monkeypatch.setattr(checks + "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(checks + "check_compute_capability", lambda wanted: wanted <= "8.0")
+    query, key = (jax.ShapeDtypeStruct((2, n, 8, 40), jnp.bfloat16) for n in (512, 1024))
+    seen = None if mask is None else jax.ShapeDtypeStruct(mask, bool)
+    bias = jax.ShapeDtypeStruct((2, 8, 512, 1024), jnp.float32) if biased else None
+    assert kernels.suits_cudnn(query, key, seen, bias, None)
+
+    def loss(query, key, value, seen, bias):
+        return jnp.sum(kernels.cudnn(query, key, value, seen, bias).astype(jnp.float32))
+
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(query, key, key, seen, bias)
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    without_scores = not biased and (mask is None or mask[2] == 1)  # nothing is given for each pair
+    assert ("fmhaSoftmaxBackward" if without_scores else "fmhaScaleBiasSoftmaxBackward") in program
 
 
 def test_keys_hidden_by_a_mark_are_not_seen():

@@ -34,12 +34,23 @@ def suits_splash(query: Array, key: Array, mask: Mask, bias: Any, earlier: Any) 
 
 
 def suits_cudnn(query: Array, key: Array, mask: Mask, bias: Any, earlier: Any) -> bool:
-    """Whether cuDNN's kernel can compute it (half precision, heads of up to 128 numbers), and gains
-    by it."""
+    """Whether cuDNN's kernel can compute it, and gains by it.
+
+    It takes half precision, heads of up to 128 numbers, even counts of tokens (its backward pass),
+    and GPUs since Ampere (of compute capability 8).
+    """
+    q, k = query.shape[1], key.shape[1]
     d = query.shape[-1] + (MARK if _hides_keys(mask) and bias is None else 0)
     if query.dtype not in (jnp.bfloat16, jnp.float16) or d % 8 or d > 128 or earlier is not None:
         return False
-    return query.shape[1] * key.shape[1] >= WORTH_IT
+    return q % 2 == k % 2 == 0 and q * k >= WORTH_IT and _since_ampere()
+
+
+def _since_ampere() -> bool:
+    """Whether the GPUs at hand are NVIDIA's and have the kernel; other devices are not asked."""
+    capability = getattr(jax.local_devices()[0], "compute_capability", "8.0")
+    major = capability.partition(".")[0]
+    return major.isdecimal() and int(major) >= 8
 
 
 def cudnn(
