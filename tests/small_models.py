@@ -27,6 +27,7 @@ from xactor_jax.data.shards import Clip, encode_frame, write_shards
 from xactor_jax.models.renderer import RendererConfig
 from xactor_jax.models.wav2vec2 import Wav2Vec2, Wav2Vec2Config
 from xactor_jax.tasks import make_objective, make_task
+from xactor_jax.train import train
 
 VIEW, LENGTH = 48, 52
 
@@ -282,3 +283,12 @@ def stopped_at(workdir: Path, step: int, copy_to: Path) -> Path:
     shutil.copytree(workdir / "checkpoints" / str(step), copy_to / "checkpoints" / str(step))
     shutil.copy(workdir / "metrics.jsonl", copy_to / "metrics.jsonl")
     return copy_to
+
+
+def assert_the_same_bits_after_a_stop(config, task, trained: Path, folder: Path) -> None:
+    """A training killed at half its steps ends with the weights and losses of `trained`."""
+    workdir = stopped_at(trained, config.steps // 2, folder)
+    assert train(config, task, workdir) == config.steps
+    files = (workdir / "model.safetensors", trained / "model.safetensors")
+    assert files[0].read_bytes() == files[1].read_bytes()
+    np.testing.assert_array_equal(losses(workdir), losses(trained))

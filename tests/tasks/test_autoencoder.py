@@ -7,7 +7,12 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import autoencoder_config, losses, renderer_file, stopped_at
+from small_models import (
+    assert_the_same_bits_after_a_stop,
+    autoencoder_config,
+    losses,
+    renderer_file,
+)
 from small_models import quick_compilation as quick_compilation
 
 from configs import encoder
@@ -47,11 +52,7 @@ def test_the_loss_falls(trained):
 
 
 def test_a_stopped_training_ends_at_the_same_bits(config, task, trained, tmp_path):
-    workdir = stopped_at(trained, 20, tmp_path)
-    assert train(config, task, workdir) == 40
-    files = (workdir / "model.safetensors", trained / "model.safetensors")
-    assert files[0].read_bytes() == files[1].read_bytes()
-    np.testing.assert_array_equal(losses(workdir), losses(trained))
+    assert_the_same_bits_after_a_stop(config, task, trained, tmp_path)
 
 
 def test_held_out_clips_are_scored_and_shown(trained):

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 from small_models import (
+    assert_the_same_bits_after_a_stop,
     clips,
     losses,
     motion_config,
     renderer_file,
-    stopped_at,
     video_config,
     wav2vec2_file,
 )
@@ -54,11 +54,7 @@ def test_the_loss_falls(trained):
 
 
 def test_a_stopped_training_ends_at_the_same_bits(config, task, trained, tmp_path):
-    workdir = stopped_at(trained, 20, tmp_path)
-    assert train(config, task, workdir) == 40
-    files = (workdir / "model.safetensors", trained / "model.safetensors")
-    assert files[0].read_bytes() == files[1].read_bytes()
-    np.testing.assert_array_equal(losses(workdir), losses(trained))
+    assert_the_same_bits_after_a_stop(config, task, trained, tmp_path)
 
 
 def test_features_made_beforehand_are_trained_on(tmp_path_factory, tmp_path):
