@@ -26,8 +26,11 @@ from xactor_jax.sharding import batch_sharding, make_mesh, place, tensor_shardin
 from xactor_jax.train import jit_step, make_step, new_state, random_keys
 
 STEPS = 20
-# A learning rate that moves the loss, but at which Adam does not blow up the last bits.
+# Learning rates that move the loss by a thousandth, but at which Adam does not blow up the last
+# bits. At 1e-4 one device parts from itself by 6e-4 within twenty steps of the autoencoder, if its
+# first weights are changed by 1e-7 of themselves, and eight devices part from it as far.
 FIELDS = {"batch_size": 8, "optimizer.learning_rate": 1e-4}
+SLOWLY = {"optimizer.learning_rate": 2e-6}
 MESHES = {
     "autoencoder": [(1, 8, 1, 1), (2, 2, 1, 2)],
     "autoencoder_dit": [(1, 4, 1, 2)],
@@ -35,10 +38,6 @@ MESHES = {
     "video": [(1, 8, 1, 1), (1, 2, 4, 1)],
     "video_dit": [(1, 2, 2, 2)],
 }
-# Steps that agree to 1e-5; after them the losses part, by 7.6e-4 at most in twenty as measured.
-# That this is rounding (Adam on gradients near zero, the inverse of a covariance that is nearly
-# singular) is likely, since the first steps agree, and not proven.
-DRIFTING = {"autoencoder": 6, "autoencoder_dit": 6}
 SLOW = ("autoencoder", "autoencoder_dit", "video")
 GOLDEN = Path(__file__).parent / "golden" / "plans.json"
 ENVIRONMENT = {
@@ -47,12 +46,16 @@ ENVIRONMENT = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), "."]),
 }
-WIDER = {"motion": {"motion.heads": 2, "motion.scan": True, "motion.rematerialise": True}}
+OWN = {
+    "autoencoder": SLOWLY,
+    "autoencoder_dit": SLOWLY,
+    "motion": {"motion.heads": 2, "motion.scan": True, "motion.rematerialise": True},
+}
 
 
 def run(name, mesh):
     """Losses of all steps, whether any parameter was split, and what the step needs."""
-    objective, config = small_objective(name, **FIELDS, **WIDER.get(name, {}))
+    objective, config = small_objective(name, **(FIELDS | OWN.get(name, {})))
     optimizer, schedule = make_optimizer(config.optimizer, STEPS)
     step_key = random_keys(0, mesh)[1]
     batches = [random_examples(objective, config.batch_size, seed) for seed in range(4)]
@@ -133,10 +136,8 @@ tasks = pytest.mark.parametrize(
 def test_eight_devices_train_as_one(name):
     one, *others = of_eight(name).values()
     assert len(one["losses"]) == STEPS and max(one["losses"]) > min(one["losses"])
-    alike = DRIFTING.get(name, STEPS)
     for found in others:
-        np.testing.assert_allclose(found["losses"][:alike], one["losses"][:alike], rtol=1e-5)
-        np.testing.assert_allclose(found["losses"], one["losses"], rtol=2e-3)
+        np.testing.assert_allclose(found["losses"], one["losses"], rtol=1e-5)
         assert found["split"]
 
 
