@@ -36,7 +36,7 @@ def get_config(size: str = "full") -> ConfigDict:
             "drop_box": 0.15,
             "drop_condition": 0.1,
             "decoder": 1.0,
-            "invariance": 0.08,
+            "invariance": 0.25,
             "centre": 0.05,
             "whiteness": 0.02,
             "truth": 1.0,
