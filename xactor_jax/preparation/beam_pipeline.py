@@ -106,8 +106,9 @@ class BeamPipeline:
             try:
                 state = self._pipeline.run().wait_until_finish()
             except Exception as error:  # the traceback is in what Beam has logged
-                why = str(error).strip().splitlines() or [repr(error)]
-                raise InputError(f"the pipeline failed ({why[-1]}); run again to go on") from None
+                lines = [line.strip() for line in str(error).splitlines() if len(line) > 5]
+                why = lines[-1] if lines else type(error).__name__
+                raise InputError(f"the pipeline failed ({why}); run again to go on") from None
         if state != PipelineState.DONE:
             raise InputError(f"the pipeline ended as {state}; run again to go on")
         os.listdir(staging.folder)  # or a network file system may not look again
