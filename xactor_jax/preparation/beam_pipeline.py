@@ -30,8 +30,8 @@ try:
     )
     from apache_beam.runners.portability.portable_runner import JobServiceHandle
     from apache_beam.runners.runner import PipelineState
-except ImportError:
-    raise InputError("apache-beam is missing; pip install 'xactor_jax[beam]'") from None
+except ImportError as error:
+    raise InputError(f"no Apache Beam ({error}); pip install 'xactor_jax[beam]'") from None
 
 
 class _Stage(beam.DoFn):
