@@ -6,7 +6,7 @@ PYTHON ?=
 
 with_pip = .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-beam test-slow lint clean
 .NOTPARALLEL:
 
 demo: .venv/installed
@@ -15,6 +15,10 @@ demo: .venv/installed
 
 test: .venv/installed-dev
 	.venv/bin/python -m pytest
+
+# Apache Beam keeps to older releases of what others share with it, so it has its own environment.
+test-beam: .venv-beam/installed
+	.venv-beam/bin/python -m pytest tests/preparation/test_beam_pipeline.py
 
 test-slow: .venv/installed-dev
 	.venv/bin/python -m pytest -m slow
@@ -38,6 +42,11 @@ clean:
 	@$(with_pip)
 	.venv/bin/python -m pip install --disable-pip-version-check --editable ".[dev]"
 	@touch .venv/installed $@
+
+.venv-beam/installed: pyproject.toml | .venv/bin/python
+	.venv/bin/python -m venv --clear .venv-beam
+	.venv-beam/bin/python -m pip install --disable-pip-version-check --editable ".[beam]" "pytest>=8.3"
+	@touch $@
 
 # The first Python that is new enough. A folder without pip would look finished, so it is removed.
 .venv/bin/python:

@@ -21,10 +21,9 @@ from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.errors import InputError
 from xactor_jax.media.video import read_video
 from xactor_jax.preparation.clips import prepare_file
+from xactor_jax.preparation.footage import Footage, find_footage
 from xactor_jax.preparation.settings import Settings
-from xactor_jax.preparation.staging import Footage
 from xactor_jax.preparation.tracks import find_tracks
-from xactor_jax.prepare import find_footage
 
 
 def count_frames(footage: Footage) -> int:

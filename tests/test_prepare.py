@@ -16,6 +16,7 @@ from media.drawn import settings_for_drawn as settings
 from xactor_jax import prepare
 from xactor_jax.data import shards
 from xactor_jax.errors import InputError
+from xactor_jax.preparation import workers
 
 RATE = 16_000
 
@@ -115,13 +116,13 @@ def test_running_again_continues(footage, tmp_path, monkeypatch):
         shutil.copy(footage / name, inputs / name)
     prepare.prepare(inputs, output, settings(64))
     done = []
-    work = prepare.stage
+    work = workers.stage
 
     def counted(clip, staging):
         done.append(clip.name)
         return work(clip, staging)
 
-    monkeypatch.setattr(prepare, "stage", counted)
+    monkeypatch.setattr(workers, "stage", counted)
     assert prepare.prepare(inputs, output, settings(64)) == (1, 1)
     assert done == []
     shutil.copy(footage / "anna" / "good.mkv", inputs / "more.mkv")
@@ -187,6 +188,15 @@ def test_processes_side_by_side_give_the_same(footage, prepared, tmp_path):
         (["--input=.", "--output=out", "--jobs=0"], "error: --jobs=0"),
         (["--input=.", "--output=out", "--test_fraction=1"], "error: --test_fraction=1.0"),
         (["--input=.", "--output=out"], "error: .: no video in this folder"),
+        (
+            ["--input=gs://bucket/raw", "--output=out"],
+            "error: argument --input: gs://bucket",
+        ),
+        (["--input=.", "--output=out", "--direct_num_workers=2"], "error: unrecognized arguments"),
+        (
+            ["--input=.", "--output=out", "--runner=Flink", "--jobs=2"],
+            "error: --jobs=2: with",
+        ),
         (["--input=."], "error: the following arguments are required: --output"),
     ],
 )
@@ -200,6 +210,13 @@ def test_a_wrong_command_is_told_in_one_line(flags, message, tmp_path, monkeypat
     assert exit.value.code == 2
     stderr = capsys.readouterr().err
     assert stderr.startswith(message) and stderr.count("\n") == 1
+
+
+def test_a_runner_without_beam_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    monkeypatch.delitem(sys.modules, "xactor_jax.preparation.beam_pipeline", raising=False)
+    with pytest.raises(InputError, match=r"pip install 'xactor_jax\[beam\]'"):
+        prepare.prepare(tmp_path, tmp_path / "out", runner="DirectRunner")
 
 
 def test_footage_without_any_usable_clip_is_told(footage, tmp_path):

@@ -6,139 +6,35 @@ Every stretch of a video in which one person is seen and heard becomes a clip: 2
 16 kHz mono, one fixed square around the face. `manifest.parquet` lists the clips, `rejected.csv`
 and `rejected.parquet` what cannot be used and why, and `report.html` shows both. Running again goes
 on where the last run stopped. `--recipe` reads a published data set as it lies on disk
-(docs/datasets.md).
+(docs/datasets.md). `--runner` spreads the work over machines (launch/beam.md).
 """
 
 from __future__ import annotations
 
-import concurrent.futures
+import argparse
 import dataclasses
-import functools
-import mimetypes
-import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import cv2
 
 from xactor_jax import recipes
 from xactor_jax.command import Parser, run
 from xactor_jax.data import shards
 from xactor_jax.data.shards import Clip
 from xactor_jax.errors import InputError
-from xactor_jax.media.audio import open_media
 from xactor_jax.preparation import splits
-from xactor_jax.preparation.clips import Refused, prepare_file
 from xactor_jax.preparation.detectors import open_detector
 from xactor_jax.preparation.duplicates import find_copies
 from xactor_jax.preparation.folders import mend
+from xactor_jax.preparation.footage import Footage, find_footage
 from xactor_jax.preparation.report import write_report
 from xactor_jax.preparation.settings import Settings, changed
-from xactor_jax.preparation.staging import Footage, Staging
+from xactor_jax.preparation.staging import Staging
 from xactor_jax.preparation.tables import write_manifest, write_rejected
+from xactor_jax.preparation.workers import stage_all
 from xactor_jax.progress import progress
 
 Row = dict[str, Any]
-
-
-def find_footage(folder: Path, recipe: str = "") -> list[Footage]:
-    """All files under a folder that may be videos with sound, in order of their names.
-
-    Args:
-      recipe: of the data set that the folder holds; its clips then, in their order.
-
-    Raises:
-      InputError: the folder is missing or holds no video with sound.
-    """
-    if recipe:
-        return [Footage(folder, clip.name, clip) for clip in recipes.find_clips(recipe, folder)]
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    found = [
-        Footage(folder, path.relative_to(folder).as_posix())
-        for path in paths
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and _may_be_video(path)
-    ]
-    if not found:
-        raise InputError(f"{folder}: no video in this folder; give the folder with your clips")
-    return found
-
-
-def _may_be_video(path: Path) -> bool:
-    kind = mimetypes.guess_type(path.name)[0] or ""
-    if kind.startswith("video/"):
-        return True
-    if kind.startswith(("audio/", "image/", "text/")):
-        return False
-    try:
-        with open_media(path) as container:
-            return bool(container.streams.video and container.streams.audio)
-    except InputError:
-        return False
-
-
-def stage(footage: Footage, staging: Staging) -> None:
-    """Prepare one file and keep what becomes of it; safe to interrupt."""
-    staging.keep(
-        footage,
-        prepare_file(
-            footage.path, footage.name, footage.identity, staging.settings, footage.between
-        ),
-    )
-
-
-def _stage_all(todo: list[Footage], staging: Staging, jobs: int) -> Iterator[Footage]:
-    """Stage every file, with `jobs` processes; yields each as it is done."""
-    work = functools.partial(stage, staging=staging)
-    if jobs == 1:
-        for footage in todo:
-            work(footage)
-            yield footage
-        return
-    left = dict.fromkeys(todo)
-    suspects: list[Footage] = []
-    while left or suspects:
-        # A file that takes a process down with it takes the others' work along: after that the
-        # files that were being worked on are tried one by one, each in a process of its own.
-        alone = suspects.pop() if suspects else None
-        batch = [alone] if alone else list(left)
-        try:
-            for done in _side_by_side(batch, work, 1 if alone else jobs):
-                left.pop(done, None)
-                yield done
-        except BrokenProcessPool:
-            if alone:
-                staging.keep(alone, _died(alone))
-                left.pop(alone, None)
-                yield alone
-            else:
-                undone = [one for one in left if staging.outcome(one) is None]
-                suspects = undone[: 2 * jobs]
-                left = dict.fromkeys(undone[2 * jobs :])
-
-
-def _side_by_side(
-    batch: list[Footage], work: Callable[[Footage], None], jobs: int
-) -> Iterator[Footage]:
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        jobs, context, initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
-        futures = {pool.submit(work, footage): footage for footage in batch}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                future.result()
-                yield futures.pop(future)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _died(footage: Footage) -> Iterator[Refused]:
-    yield Refused("the process that read it died; it may need more memory than there is")
 
 
 def prepare(
@@ -146,14 +42,26 @@ def prepare(
     output: Path,
     settings: Settings | None = None,
     licence: str = "",
-    jobs: int = 1,
+    jobs: int = 0,
     recipe: str = "",
+    runner: str = "",
+    options: Sequence[str] = (),
 ) -> tuple[int, int]:
     """Prepare all footage under `input` as shards in `output`; returns clips kept and rejected.
 
+    Args:
+      jobs: processes that work side by side; 0: this one does, and a file may end it.
+      runner: of Apache Beam, such as "DirectRunner", that works instead, with its `options`.
+
     Raises:
-      InputError: there is no footage, none of it can be used, or `output` cannot be written.
+      InputError: there is no footage, none of it can be used, `output` cannot be written, or the
+        runner fails.
     """
+    beam = None
+    if runner:
+        from xactor_jax.preparation.beam_pipeline import BeamPipeline  # an extra, slow to import
+
+        beam = BeamPipeline(runner, options)
     footage = find_footage(input, recipe)
     settings = settings or Settings()
     open_detector(settings.faces.detector)  # a missing file is told before any work
@@ -162,8 +70,11 @@ def prepare(
         staging.folder.mkdir(parents=True, exist_ok=True)
         todo = [one for one in footage if staging.outcome(one) is None]
         with progress("preparing", len(todo), "files") as advance:
-            for _ in _stage_all(todo, staging, jobs):
-                advance(1)
+            if beam and todo:
+                beam.stage_all(input, recipe, todo, staging, advance)
+            else:
+                for _ in stage_all(todo, staging, jobs):
+                    advance(1)
         kept, rejected = _collect(footage, staging, licence)
         write_rejected(output, rejected)
         if not kept:
@@ -224,10 +135,17 @@ def _write(kept: list[Row], output: Path, staging: Staging) -> None:
             shards.decode_frames(opened[len(opened) - 1], [0])
 
 
-def main() -> None:
+def _folder(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is no folder; mount it as one")
+    return Path(text)
+
+
+def _flags() -> tuple[argparse.Namespace, list[str]]:
+    """The command's own flags, checked, and those that are the runner's."""
     parser = Parser("Turn a folder of talking-head footage into training shards.")
-    parser.add_argument("--input", type=Path, required=True, help="folder with videos, any depth")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the shards")
+    parser.add_argument("--input", type=_folder, required=True, help="videos, at any depth")
+    parser.add_argument("--output", type=_folder, required=True, help="folder for the shards")
     parser.add_argument("--size", type=int, default=256, help="side of the view in pixels")
     parser.add_argument(
         "--test_fraction", type=float, default=0.06, help="share of the clips held out for testing"
@@ -235,6 +153,9 @@ def main() -> None:
     parser.add_argument("--licence", default="", help="of the footage, for the manifest")
     parser.add_argument("--recipe", default="", help=f"of a data set: {', '.join(recipes.NAMES)}")
     parser.add_argument("--jobs", type=int, default=1, help="processes that work side by side")
+    parser.add_argument(
+        "--runner", default="", help="of Apache Beam, and after it its own flags; launch/beam.md"
+    )
     parser.add_argument(
         "--features", default="", help="weights of a renderer: latents and mel features are added"
     )
@@ -245,18 +166,36 @@ def main() -> None:
         metavar="STEP.FIELD=VALUE",
         help="change a step, such as speaker.enabled=False; docs/preparation.md lists them",
     )
-    flags = parser.parse_args()
+    flags, others = parser.parse_known_args()
+    if others and not flags.runner:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     if not 32 <= flags.size <= 2048 or flags.size % 2:
         raise InputError(f"--size={flags.size}: give an even number from 32 to 2048")
     if not 0 <= flags.test_fraction < 1:
         raise InputError(f"--test_fraction={flags.test_fraction}: give a share from 0 to below 1")
     if flags.jobs < 1:
         raise InputError(f"--jobs={flags.jobs}: give 1 or more")
+    if flags.runner and flags.jobs > 1:
+        raise InputError(
+            f"--jobs={flags.jobs}: with --runner, ask that for processes (--direct_num_workers)"
+        )
+    return flags, others
+
+
+def main() -> None:
+    flags, others = _flags()
     settings = Settings(size=flags.size)
     held = dataclasses.replace(settings.splits, test=flags.test_fraction)
     settings = changed(dataclasses.replace(settings, splits=held), flags.set)
     kept, rejected = prepare(
-        flags.input, flags.output, settings, flags.licence, flags.jobs, flags.recipe
+        flags.input,
+        flags.output,
+        settings,
+        flags.licence,
+        flags.jobs,
+        flags.recipe,
+        flags.runner,
+        others,
     )
     if flags.features:
         from xactor_jax.data.features import add_features  # opens networks, which takes a while

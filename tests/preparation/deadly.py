@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from xactor_jax.preparation.staging import Footage
+from xactor_jax.preparation.footage import Footage
 
 
 class DeadlyFootage(Footage):

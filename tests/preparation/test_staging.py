@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
-from media.drawn import talking_clip, write_media
-from preparation.deadly import DeadlyFootage
 
-from xactor_jax import prepare
 from xactor_jax.data.shards import Clip, encode_frame
 from xactor_jax.errors import InputError
 from xactor_jax.preparation.clips import Prepared, Refused
+from xactor_jax.preparation.footage import Footage
 from xactor_jax.preparation.settings import Settings, changed
-from xactor_jax.preparation.staging import Footage, Staging
+from xactor_jax.preparation.staging import Staging
+from xactor_jax.preparation.workers import stage
 
 SIZE = 32
 
@@ -39,7 +38,7 @@ def staging(tmp_path):
 
 
 def files(staging: Staging) -> list[str]:
-    return sorted(path.suffix for path in staging.folder.iterdir())
+    return sorted(path.suffix for path in staging.folder.rglob("*") if path.is_file())
 
 
 def test_clips_come_back_as_they_were(staging):
@@ -109,20 +108,24 @@ def test_other_settings_and_other_files_are_prepared_anew(staging):
     assert files(staging) == [".json"]
 
 
-@pytest.mark.slow
-def test_a_file_that_takes_its_process_down_is_told_and_the_others_are_done(tmp_path, monkeypatch):
-    import os
+def test_a_file_that_is_gone_is_told(staging):
+    staging, footage = staging
+    footage.path.unlink()
+    stage(footage, staging)
+    assert "no such file" in staging.outcome(footage)["refused"][0]["reason"]
 
-    monkeypatch.setenv("MAIN_PROCESS", str(os.getpid()))
-    for name in ("a.mkv", "b.mkv", "c.mkv"):
-        write_media(tmp_path / name, talking_clip(26), audio=np.ones(17_000, np.float32) / 9)
-    staging = Staging(tmp_path / "clips", Settings(size=SIZE))
-    staging.folder.mkdir()
-    deadly = DeadlyFootage(tmp_path, "b.mkv")
-    todo = [Footage(tmp_path, "a.mkv"), deadly, Footage(tmp_path, "c.mkv")]
-    done = [one.name for one in prepare._stage_all(todo, staging, 2)]
-    assert set(done) == {"a.mkv", "b.mkv", "c.mkv"}
-    assert "the process that read it died" in staging.outcome(deadly)["refused"][0]["reason"]
-    for one in (todo[0], todo[2]):
-        reasons = [row["reason"] for row in staging.outcome(one)["refused"]]
-        assert not any("died" in reason for reason in reasons)
+
+def test_two_who_work_on_one_file_do_not_spoil_it(staging):
+    """The one that is last decides, and what its outcome lists is what it made."""
+    staging, footage = staging
+
+    def slow():
+        yield clip("anna/a.mp4", 30)
+        staging.keep(footage, iter([clip("anna/a.mp4", 20), Refused("dark")]))
+        yield clip("anna/a@9", 30)
+
+    staging.keep(footage, slow())
+    outcome = staging.outcome(footage)
+    assert [row["frames"] for row in outcome["clips"]] == [30, 30] and not outcome["refused"]
+    for row in outcome["clips"]:
+        assert len(staging.load(footage, row)) == row["frames"]

@@ -1,19 +1,22 @@
 """What is done already: clips and outcomes of every file, kept until the shards are written.
 
-A file's outcome is written last and whole, so that a file is either done or not.
+Every file has a folder here. Its outcome is written last and whole, so that it is either done or
+not. Several machines may write at once, also the same file, as runners do that lose sight of one.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable
+import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import cv2
@@ -22,55 +25,15 @@ import numpy as np
 from xactor_jax.data.shards import EMOTIONS, SAMPLES_PER_FRAME, Clip
 from xactor_jax.errors import InputError
 from xactor_jax.preparation.clips import Prepared, Refused
+from xactor_jax.preparation.footage import Footage
 from xactor_jax.preparation.settings import Settings
 from xactor_jax.recipes.listed import Listed
 
-_FORMAT = "3"
 # What libraries raise at files that no check foresaw; one such file must not stop the others.
 _FILE_ERRORS = (
     *(av.FFmpegError, cv2.error, ValueError, TypeError, ArithmeticError, LookupError),
-    *(AssertionError, AttributeError, MemoryError),
+    *(AssertionError, AttributeError, MemoryError, RuntimeError),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Footage:
-    """A file to prepare, named by its path inside the input folder; or a clip of a recipe."""
-
-    folder: Path
-    name: str
-    listed: Listed | None = None
-
-    @property
-    def path(self) -> Path:
-        return self.folder / (self.listed.path if self.listed else self.name)
-
-    @property
-    def between(self) -> tuple[float, float | None]:
-        """Where in the file it lies, in seconds."""
-        return (self.listed.start_seconds, self.listed.end_seconds) if self.listed else (0.0, None)
-
-    @property
-    def licence(self) -> str:
-        """That of the recipe, where there is one."""
-        return self.listed.licence if self.listed else ""
-
-    @property
-    def identity(self) -> str:
-        """The folder the file lies in, or whom the recipe names."""
-        if self.listed:
-            return self.listed.person
-        parent = Path(self.name).parent.as_posix()
-        return "footage" if parent == "." else parent
-
-    def signature(self, settings: Settings) -> str:
-        """Changes with the file, the settings and the way clips are made."""
-        stat = self.path.stat()
-        return _hash(f"{stat.st_size} {stat.st_mtime_ns} {settings.of_a_clip()} {_FORMAT}")[:8]
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
 class Staging:
@@ -82,10 +45,7 @@ class Staging:
 
     def outcome_path(self, footage: Footage) -> Path:
         """Where a file's outcome is when it is done."""
-        return self.folder / f"{self._stem(footage)}.json"
-
-    def _stem(self, footage: Footage) -> str:
-        return f"{_hash(footage.name)[:16]}-{footage.signature(self.settings)}"
+        return self.folder / footage.key / f"{footage.signature(self.settings)}.json"
 
     def outcome(self, footage: Footage) -> dict[str, Any] | None:
         """What became of a file: `checksum`, `clips`, `refused`; None when it is not done."""
@@ -104,17 +64,19 @@ class Staging:
 
         An InputError while they are made is an outcome too: of the rest of the file.
         """
-        stem, clips, refused = self._stem(footage), [], []
-        for old in self.folder.glob(f"*{stem.split('-')[0]}-*"):
-            old.unlink()  # also what a killed run left half written
+        outcome = self.outcome_path(footage)
+        clips: list[dict[str, Any]] = []
+        refused: list[dict[str, Any]] = []
         try:
             for result in results:
                 if isinstance(result, Refused):
                     refused.append(_refused_row(result))
                     continue
-                file = f"{stem}-{len(clips)}.npz"
-                self._write(self.folder / file, lambda out, of=result: _save(out, of))
-                clips.append(_clip_row(result) | {"file": file})
+                # Named by content: an outcome then lists what it was made with, also where two
+                # machines work on one file and do not agree to the last bit.
+                name = f"{outcome.stem}-{len(clips)}-{_content(result.clip)}.npz"
+                _write(outcome.with_name(name), lambda out, of=result: _save(out, of))
+                clips.append(_clip_row(result) | {"file": f"{footage.key}/{name}"})
         except InputError as error:
             reason = str(error).removeprefix(f"{footage.path}: ")
             refused.append(_refused_row(Refused(reason)))
@@ -123,18 +85,10 @@ class Staging:
             refused.append(_refused_row(Refused(reason)))
         done = {"checksum": _checksum(footage.path), "clips": clips, "refused": refused}
         text = json.dumps(done).encode()
-        self._write(self.outcome_path(footage), lambda out: out.write(text))
-
-    def _write(self, path: Path, write) -> None:
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with partial.open("wb") as file:
-                write(file)
-            os.replace(partial, path)
-        except OSError as error:
-            raise OSError(f"{path.parent}: cannot be written ({error.strerror})") from None
-        finally:
-            partial.unlink(missing_ok=True)
+        _write(outcome, lambda out: out.write(text))
+        for old in outcome.parent.iterdir():
+            if not old.name.startswith(outcome.stem):  # also what a kill left half written
+                old.unlink(missing_ok=True)
 
     def fingerprint(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """The fingerprint of a clip's sound, and its mean picture."""
@@ -176,7 +130,28 @@ def acted(listed: Listed | None, frames: int) -> dict[str, Any]:
     }
 
 
-def _save(file, prepared: Prepared) -> None:
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with partial.open("wb") as file:
+            write(file)
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(f"{path.parent}: cannot be written ({error.strerror})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _content(clip: Clip) -> str:
+    digest = hashlib.sha256(clip.audio.tobytes() + clip.head_box.tobytes())
+    for frame in clip.frames:
+        digest.update(frame)
+    return digest.hexdigest()[:8]
+
+
+def _save(file: BinaryIO, prepared: Prepared) -> None:
     clip = prepared.clip
     offsets = np.cumsum([0, *map(len, clip.frames)])
     jpegs = np.frombuffer(b"".join(clip.frames), np.uint8)

@@ -1,0 +1,104 @@
+"""The files that there are to prepare."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import mimetypes
+import os
+from pathlib import Path
+
+from xactor_jax import recipes
+from xactor_jax.errors import InputError
+from xactor_jax.media.audio import open_media
+from xactor_jax.preparation.settings import Settings
+from xactor_jax.recipes.listed import Listed
+
+_FORMAT = "4"
+
+
+@dataclasses.dataclass(frozen=True)
+class Footage:
+    """A file to prepare, named by its path inside the input folder; or a clip of a recipe."""
+
+    folder: Path
+    name: str
+    listed: Listed | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.folder / (self.listed.path if self.listed else self.name)
+
+    @property
+    def between(self) -> tuple[float, float | None]:
+        """Where in the file it lies, in seconds."""
+        return (self.listed.start_seconds, self.listed.end_seconds) if self.listed else (0.0, None)
+
+    @property
+    def licence(self) -> str:
+        """That of the recipe, where there is one."""
+        return self.listed.licence if self.listed else ""
+
+    @property
+    def identity(self) -> str:
+        """The folder the file lies in, or whom the recipe names."""
+        if self.listed:
+            return self.listed.person
+        parent = Path(self.name).parent.as_posix()
+        return "footage" if parent == "." else parent
+
+    @property
+    def key(self) -> str:
+        """Its name as one that any folder takes."""
+        return _hash(self.name)[:16]
+
+    def signature(self, settings: Settings) -> str:
+        """Changes with the file, the settings and the way clips are made."""
+        try:
+            stat = self.path.stat()
+            state = f"{stat.st_size} {stat.st_mtime_ns}"
+        except OSError:
+            state = "gone"
+        return _hash(f"{state} {settings.of_a_clip()} {_FORMAT}")[:8]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()
+
+
+def find_footage(folder: Path, recipe: str = "") -> list[Footage]:
+    """All files under a folder that may be videos with sound, in order of their names.
+
+    Args:
+      recipe: of the data set that the folder holds; its clips then, in their order.
+
+    Raises:
+      InputError: the folder is missing or holds no video with sound.
+    """
+    if recipe:
+        return [Footage(folder, clip.name, clip) for clip in recipes.find_clips(recipe, folder)]
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = [
+        Footage(folder, path.relative_to(folder).as_posix())
+        for path in paths
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and _may_be_video(path)
+    ]
+    if not found:
+        raise InputError(f"{folder}: no video in this folder; give the folder with your clips")
+    return found
+
+
+def _may_be_video(path: Path) -> bool:
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    if kind.startswith("video/"):
+        return True
+    if kind.startswith(("audio/", "image/", "text/")):
+        return False
+    try:
+        with open_media(path) as container:
+            return bool(container.streams.video and container.streams.audio)
+    except InputError:
+        return False
