@@ -5,9 +5,9 @@
 Files of `experiments/hostile_media.py` come first, then mutations of its ordinary clips and of the
 small files in `--seeds`: cut short, bits flipped, bytes overwritten, pieces removed, doubled,
 swapped, taken from another file, and lengths replaced by extreme ones. Each is decoded as
-`prepare` reads it, and every tenth is prepared as a whole, in a process of its own that is watched
-and started again when it dies. Whatever is neither read nor refused by an InputError is a finding:
-another exception, a crash, too long a time, or too much memory. Findings are kept.
+`prepare` reads it, and one in `--whole` is prepared as a whole, in a process of its own that is
+watched and started again when it dies. Whatever is neither read nor refused by an InputError is a
+finding: another exception, a crash, too long a time, or too much memory. Findings are kept.
 """
 
 from __future__ import annotations
@@ -235,6 +235,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="that a file may take")
     parser.add_argument("--megabytes", type=float, default=2_500, help="that reading may hold")
     parser.add_argument("--keep", type=Path, default=Path("findings"), help="folder for findings")
+    parser.add_argument("--whole", type=int, default=10, help="one file in so many is prepared")
     parser.add_argument("--hostile", type=int, default=1, help="0: mutations alone")
     flags = parser.parse_args(sys.argv[1:])
     worker, kinds = Worker(flags.seconds, flags.megabytes), collections.Counter()
@@ -275,7 +276,7 @@ def main() -> None:
                 suffix, data = rng.choice(seeds)
                 path = scratch / f"input{n}{suffix}"
                 path.write_bytes(mutated(data, rng.choice(seeds)[1], rng))
-                judge(path, whole=n % 10 == 0)
+                judge(path, whole=n % flags.whole == 0)
                 path.unlink()
                 advance(1)
         worker.close()

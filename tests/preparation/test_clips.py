@@ -1,5 +1,7 @@
 """A file becomes clips whose sound is in step and whose picture is one speaker's."""
 
+import gc
+
 import numpy as np
 import pytest
 from media.drawn import drawn_face, talking_clip, write_media
@@ -7,16 +9,17 @@ from preparation.spoken import openness, voice
 
 from xactor_jax.data.shards import decode_frames
 from xactor_jax.errors import InputError
+from xactor_jax.preparation import clips
 from xactor_jax.preparation.clips import Prepared, Refused, prepare_file
 from xactor_jax.preparation.settings import Settings, changed
 from xactor_jax.preparation.sound import loudness
 
 SIZE = 64
+OPEN = ("quality.blur=0", "quality.static=0", "sound.music=1")  # drawn faces pass
 
 
 def results(path, *changes, static: float = 0.1) -> list[Prepared | Refused]:
-    drawn = ["quality.blur=0", f"quality.static={static}", "sound.music=1"]
-    settings = changed(Settings(size=SIZE), [*changes, *drawn])
+    settings = changed(Settings(size=SIZE), [*changes, *OPEN, f"quality.static={static}"])
     return list(prepare_file(path, path.name, "anna", settings))
 
 
@@ -98,6 +101,24 @@ def test_each_shot_is_a_clip(tmp_path):
     names = [result.clip.clip for result in found if isinstance(result, Prepared)]
     assert names[0] == "cut.mkv" and names[-1] == "cut.mkv@2.40"
     assert next(len(r.clip) for r in found if isinstance(r, Prepared)) == 30
+
+
+def views_held() -> int:
+    """Views of all candidates that are alive."""
+    alive = (one for one in gc.get_objects() if type(one) is clips._Candidate)
+    return sum(len(one.frames) for one in alive)
+
+
+def test_clips_given_on_are_not_kept(tmp_path):
+    """Views are most of a long film: of seven seconds no more than two are held at once."""
+    sound = 0.3 * voice(openness(175, 5))
+    path = write_media(tmp_path / "long.mkv", talking(openness(175, 5)), audio=sound)
+    settings = changed(Settings(size=SIZE), [*OPEN, "faces.longest_seconds=1"])
+    held = []
+    for result in prepare_file(path, path.name, "anna", settings):
+        assert isinstance(result, Prepared), result
+        held.append(views_held())
+    assert len(held) == 7 and 0 < max(held) <= 50
 
 
 def test_nothing_to_see_is_told(tmp_path):

@@ -1,16 +1,20 @@
 """Each measure of the picture answers to the defect it is named after."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from media.drawn import drawn_face
 
+from xactor_jax.media.image import read_image
 from xactor_jax.preparation import quality
 from xactor_jax.preparation.quality import ViewMeter
 from xactor_jax.preparation.settings import Quality
 
 # A drawn face of side 70 in the middle of a view of 160: BlazeFace would draw its box so.
 HEAD = np.array([0.5, 0.5, 0.52], np.float32)
+TURNED = Path(__file__).with_name("turned.jpg")  # see test_pose.py
 
 
 def faces(count: int = 12) -> list[np.ndarray]:
@@ -64,6 +68,8 @@ _FIELDS = Quality.__dataclass_fields__
 
 
 def _off(field: str) -> float:
+    if field == "yaw":
+        return 180.0
     return 1.0 if field in ("occluded", "turned", "overlay", "second_face") else 0.0
 
 
@@ -89,6 +95,16 @@ def test_small_faces_turned_ones_and_company_are_refused():
     assert "another face" in quality.refusal(meter.measures(83.0, 0.0, 0.8), Quality())
 
 
+def test_a_head_that_is_turned_to_a_side_is_refused():
+    strip = read_image(TURNED)
+    for place, refused in ((0, True), (3, False), (7, True)):
+        view, meter = strip[:, 96 * place : 96 * place + 96], ViewMeter()
+        for _ in range(12):
+            meter.add(np.ascontiguousarray(view), np.array([0.5, 0.5, 0.5], np.float32))
+        reason = quality.refusal(meter.measures(83.0, 0.0, 0.0), Quality(static=0, overlay=1))
+        assert reason.startswith("the head is turned") == refused, reason
+
+
 def test_writing_that_moves_on_is_none():
     """What lies behind a walking person may have edges, but not for long in one place."""
     moved = [np.roll(marked(view), 7 * t, axis=1) for t, view in enumerate(faces(30))]
@@ -96,4 +112,15 @@ def test_writing_that_moves_on_is_none():
     for view, other in zip(behind, moved, strict=True):
         view[135:] = other[135:]
     plain, lasting = measured(faces()).overlay, measured([marked(v) for v in faces()]).overlay
-    assert measured(behind).overlay < plain + 0.1 < lasting - 0.2
+    assert measured(behind).overlay < plain + 0.1 < Quality().overlay < lasting
+
+
+def test_captions_below_the_chin_are_found_though_they_change():
+    words = ["what was said", "and what was not", "in every second"]
+    views = []
+    for t, view in enumerate(faces(70)):
+        font, white = cv2.FONT_HERSHEY_DUPLEX, (255, 255, 255)
+        views.append(cv2.putText(view, words[t // 24], (16, 142), font, 0.45, white, 1))
+    head = HEAD[0] + 0.5 * HEAD[2]  # the lower edge of the head box
+    assert abs(head - 142 / 160) < 0.15
+    assert measured(views).overlay > Quality().overlay > measured(faces(70)).overlay + 0.1

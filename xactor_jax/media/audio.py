@@ -86,16 +86,19 @@ def read_mono_16k(path: str | os.PathLike, track: int = 0) -> Float32[np.ndarray
     with _sound_of(path, track) as (container, stream):
         rate = stream.rate
         resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        parts, heard = [], 0
+        # A bytearray grows in place: a list of blocks would be there twice when it is joined.
+        sound, heard = bytearray(), 0
         for block in _placed(container, stream, path):
-            parts.append(resampler.resample_chunk(block.mean(axis=1, dtype=np.float32)))
+            sound += resampler.resample_chunk(block.mean(axis=1, dtype=np.float32)).tobytes()
             heard += len(block)
             if heard > LONGEST_HOURS * 3600 * rate:
                 raise InputError(f"{path}: more than {LONGEST_HOURS} h of sound; cut it")
     if not heard:
         raise InputError(f"{path}: the audio is empty; give a recording with some sound in it")
-    parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    return _of_length(np.concatenate(parts), round(heard * SAMPLE_RATE / rate))
+    sound += resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes()
+    length = round(heard * SAMPLE_RATE / rate)
+    sound += bytes(max(4 * length - len(sound), 0))
+    return np.frombuffer(sound, np.float32, length)
 
 
 @contextlib.contextmanager

@@ -127,6 +127,7 @@ def _clips_of(
     )
     for group in _cut(read_video(path, longest, *between), groups, settings.size):
         yield from _of_group(group, audio, source, settings)
+        del group  # its views, while those of the next are cut
 
 
 _EMPTY = Clip(
@@ -205,22 +206,27 @@ def _second_face(part: Track, shot: Shot, window: tuple[float, float, float]) ->
 
 
 def _cut(pictures, groups: list[list[_Candidate]], size: int) -> Iterator[list[_Candidate]]:
-    """Cut the views of all candidates in one pass; gives a group on when its last is done."""
-    waiting = sorted(groups, key=lambda group: group[0].track.start)
+    """Cut the views of all candidates in one pass; gives a group on when its last is done.
+
+    Groups are taken out of the list as they are given on: their views are most of what a long
+    file would leave in memory.
+    """
+    groups.sort(key=lambda group: group[0].track.start)
     for count, picture in enumerate(pictures):
-        if not waiting:
+        if not groups:
             return
-        for one in (one for group in waiting for one in group):
+        for one in (one for group in groups for one in group):
             if one.track.start <= count < one.track.end:
                 view = faces.cut_view(picture, one.window, size)
                 one.frames.append(shards.encode_frame(view))
                 head = faces.to_view(one.heads[[count - one.track.start]], one.window)[0]
                 one.meter.add(view, head)
-        done = [group for group in waiting if all(one.track.end <= count + 1 for one in group)]
+        done = [group for group in groups if all(one.track.end <= count + 1 for one in group)]
         if done:
-            waiting = [group for group in waiting if group not in done]
-            yield from done
-    if waiting:
+            groups[:] = [group for group in groups if group not in done]
+            while done:
+                yield done.pop(0)
+    if groups:
         raise InputError("the picture breaks off when read again")
 
 

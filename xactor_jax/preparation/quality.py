@@ -9,16 +9,20 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from xactor_jax.media.faces import cut_view
+from xactor_jax.preparation import pose
 from xactor_jax.preparation.settings import Quality
 from xactor_jax.preparation.sync import mouth_patch
 
 _FACE = 96  # pixels of the face that sharpness is measured at
 _THUMBNAIL = 32
-_LAYOUT = 96  # pixels of the view that lasting edges are looked for in
-_EDGE = 16.0  # levels per pixel: the side of a stroke
-_WINDOW = (8, 32)  # height and width, of those pixels, of a line of writing
-_TALL = 12  # pixels from which on a stroke is too tall for writing
-_HEAD = 0.75  # half a side, in head boxes, around the head in which edges are its own
+_LAYOUT = 160  # pixels of the view that lasting edges are looked for in
+_LASTING = 25  # frames that writing stays for
+_EDGE = 28.0  # levels per pixel: the side of a stroke
+_WINDOW = (10, 50)  # height and width, of those pixels, of a line of writing
+_TALL = 22  # pixels from which on a stroke is too tall for writing
+# Brows, eyes and hair have lasting strokes too: to either side, above and below the head's centre,
+# in head boxes. Chin and collar are not among them, where captions are.
+_EYES = (0.55, 0.55, 0.1)
 _ALIKE = 0.5  # correlation with the usual face; heads that only turn keep above it
 
 
@@ -33,7 +37,8 @@ class PictureMeasures:
     static: float  # change of the face from frame to frame in levels, mean
     occluded: float  # share of frames that are unlike the clip's usual face
     turned: float  # share of frames in which a detector of frontal faces did not see it
-    overlay: float  # how full of lasting strokes the fullest window beside the head is
+    yaw: float  # degrees that the head is turned by in a tenth of the frames
+    overlay: float  # how full of lasting strokes the fullest window off the eyes is
     second_face: float  # side of the largest other face in the view against this one
 
 
@@ -44,7 +49,9 @@ class ViewMeter:
         self.mouth: list[np.ndarray] = []
         self._faces: list[np.ndarray] = []
         self._sharp: list[float] = []
+        self._yaws: list[float] = []
         self._edges = np.zeros((_LAYOUT, _LAYOUT))
+        self._overlay = 0.0
         self._picture = np.zeros((_THUMBNAIL, _THUMBNAIL))
         self._heads: list[np.ndarray] = []
 
@@ -55,10 +62,23 @@ class ViewMeter:
         self.mouth.append(mouth_patch(gray, head))
         self._faces.append(_reduced(face, _THUMBNAIL))
         self._sharp.append(sharpness(face))
+        self._yaws.append(pose.yaw(gray, head))
         layout = _reduced(gray, _LAYOUT).astype(np.float32)
         self._edges += cv2.Sobel(layout, cv2.CV_32F, 1, 0) / 4
         self._picture += _reduced(gray, _THUMBNAIL)
         self._heads.append(np.asarray(head))
+        if len(self._heads) == _LASTING:
+            self._overlay = self._fullest()
+            self._edges[:] = 0
+            self._heads.clear()
+
+    def _fullest(self) -> float:
+        """The overlay so far: captions change, so that every second is looked at by itself."""
+        few = len(self._heads) <= _LASTING // 2
+        if few and len(self._faces) >= _LASTING:
+            return self._overlay
+        head = np.median(self._heads, axis=0)
+        return max(self._overlay, overlay(self._edges / len(self._heads), head))
 
     @property
     def picture(self) -> UInt8[np.ndarray, "32 32"]:
@@ -77,7 +97,8 @@ class ViewMeter:
             static=float(np.abs(np.diff(faces, axis=0)).mean()) if len(faces) > 1 else 0.0,
             occluded=float(np.mean(~like_itself(faces))),
             turned=turned,
-            overlay=overlay(self._edges / len(faces), np.median(self._heads, axis=0)),
+            yaw=pose.turned_by(np.array(self._yaws)),
+            overlay=self._fullest(),
             second_face=second_face,
         )
 
@@ -104,25 +125,24 @@ def _correlations(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, " t"]:
     return (a * b).sum(axis=1) / np.maximum(size, 1e-6)
 
 
-def overlay(gradient: Float[np.ndarray, "96 96"], head: Float[np.ndarray, "3"]) -> float:
-    """How full of upright strokes, that stay in the mean of all frames, a line of the picture is.
+def overlay(gradient: Float[np.ndarray, "160 160"], head: Float[np.ndarray, "3"]) -> float:
+    """How full of upright strokes, that stay in the mean of a second, a line of the picture is.
 
     Each stroke is a rise and a fall of brightness, which tells writing from outlines, and is short,
     which tells it from stripes, collars and window frames.
 
     Args:
       gradient: mean over time of the view's change to the right; what moves averages out.
-      head: (cy, cx, side) in units of the view; edges in and right around it do not count.
+      head: (cy, cx, side) in units of the view; the strokes of its eyes and hair do not count.
     """
-    rises, falls = gradient > _EDGE, gradient < -_EDGE
     cy, cx, side = head * _LAYOUT
-    reach = _HEAD * side
+    beside, above, below = (reach * side for reach in _EYES)
     top, bottom, left, right = (
         int(np.clip(round(edge), 0, _LAYOUT))
-        for edge in (cy - reach, cy + reach, cx - reach, cx + reach)
+        for edge in (cy - above, cy + below, cx - beside, cx + beside)
     )
     full = []
-    for strong in (rises.astype(np.uint8), falls.astype(np.uint8)):
+    for strong in ((gradient > _EDGE).astype(np.uint8), (gradient < -_EDGE).astype(np.uint8)):
         wide = cv2.dilate(strong, np.ones((1, 3), np.uint8))
         tall = cv2.morphologyEx(wide, cv2.MORPH_OPEN, np.ones((_TALL, 1), np.uint8))
         share = np.where(np.asarray(tall) > 0, 0, strong).astype(np.float32)
@@ -146,6 +166,7 @@ def refusal(measured: PictureMeasures, settings: Quality) -> str:
     for name, problem in (
         ("occluded", "something covers the face in {:.0%} of the frames"),
         ("turned", "the face is turned away in {:.0%} of the frames"),
+        ("yaw", "the head is turned to the side by {:.0f} degrees"),
         ("overlay", "writing or a mark in the picture: {:.2f}"),
         ("second_face", "another face in the picture, {:.0%} as large"),
     ):

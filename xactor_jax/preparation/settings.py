@@ -83,7 +83,7 @@ class Sync:
 
 @dataclasses.dataclass(frozen=True)
 class Quality:
-    """The picture. A threshold of 0 (of `second_face` and shares: 1) turns a check off."""
+    """The picture. A threshold of 0 (of shares and `second_face` 1, of `yaw` 180) is no check."""
 
     face_pixels: float = 48.0  # refuse smaller faces
     blur: float = 20.0  # refuse faces with a smaller variance of the Laplacian
@@ -92,7 +92,8 @@ class Quality:
     static: float = 0.5  # refuse faces that change less from frame to frame, in levels
     occluded: float = 0.1  # refuse clips with a larger share of frames unlike the clip's own face
     turned: float = 0.1  # refuse clips with a larger share of frames without a frontal face
-    overlay: float = 0.45  # refuse views with a window fuller of lasting strokes (writing, marks)
+    yaw: float = 40.0  # refuse heads turned further to a side in a tenth of the frames, degrees
+    overlay: float = 0.35  # refuse views with a window fuller of lasting strokes (writing, marks)
     second_face: float = 0.4  # refuse views that hold another face this large against the main one
 
 

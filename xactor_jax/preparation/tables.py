@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 _CHECKS = (
-    *("face_pixels", "blur", "dark", "contrast", "static", "occluded", "turned", "overlay"),
+    *("face_pixels", "blur", "dark", "contrast", "static", "occluded", "turned", "yaw", "overlay"),
     *("second_face", "loudness", "silence", "music", "sync_frames", "sync_peak", "sync_margin"),
 )
 _CHECKED = pa.struct([(name, pa.float64()) for name in _CHECKS])
