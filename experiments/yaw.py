@@ -53,7 +53,7 @@ def act(
     facekit: str, identity: int, turn: Float[np.ndarray, " t"]
 ) -> tuple[Motion, Look, Float[np.ndarray, " t"]]:
     """An actor who speaks while turned by `turn` radians, and the degrees that the camera sees."""
-    look = actors._look(facekit, 0, identity)
+    look = actors.look_of_identity(facekit, 0, identity)
     motion = make_motion("turn", (11, identity), len(turn) / FRAME_RATE)
     bearing = motion.pose.copy()
     bearing[:, 0] = turn + 0.3 * (bearing[:, 0] - bearing[:, 0].mean())

@@ -128,7 +128,8 @@ def _head(facekit: str):
 
 
 @functools.lru_cache(maxsize=8)
-def _look(facekit: str, seed: int, identity: int):
+def look_of_identity(facekit: str, seed: int, identity: int):
+    """The `Look` of an actor; `facekit` as the command takes it. Raises InputError without it."""
     from xactor_jax.data.actor_look import make_look
 
     return make_look(_head(facekit), (seed, _IDENTITY, identity))
@@ -143,7 +144,7 @@ def make_take(take: Take, settings: Settings, facekit: str) -> Iterator[Clip]:
     voice = voice_of_identity(settings.seed, take.identities[0])
     motion = make_motion(take.name, seed, take.seconds, voice)
     for identity in take.identities:
-        look = _look(facekit, settings.seed, identity)
+        look = look_of_identity(facekit, settings.seed, identity)
         frames, head_box = render(motion, look, _head(facekit), settings.size)
         yield Clip(
             clip=f"{take.name}_{identity_name(identity)}",
@@ -269,7 +270,7 @@ def save_portrait(facekit: str, identity: int, seed: int, size: int, output: Pat
     def none(*shape: int) -> np.ndarray:
         return np.zeros(shape, np.float32)
 
-    look = _look(facekit, seed, identity)
+    look = look_of_identity(facekit, seed, identity)
     right, up, forward = look.camera[2]  # towards the lens, as the head sees it
     gaze = np.array([[np.arctan2(right, forward), np.arcsin(up)]], np.float32)
     rest = Motion(
