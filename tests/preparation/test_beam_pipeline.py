@@ -32,11 +32,16 @@ def footage(tmp_path_factory):
 
 
 def beam_command(footage, output) -> str:
+    """What the command says, of a Python whose path has a space in it."""
+    environment = output.with_name("an environment")
+    if not environment.exists():
+        environment.symlink_to(sys.prefix, target_is_directory=True)
     flags = [f"--input={footage}", f"--output={output}", "--size=64", "--test_fraction=0"]
     flags += [f"--set={change}" for change in (*DRAWN, "splits.validation=0")]
     flags += ["--set=duplicates.enabled=False", "--runner=DirectRunner", *TWO_PROCESSES]
-    command = [sys.executable, "-m", "xactor_jax.prepare", *flags]
-    done = subprocess.run(command, capture_output=True, text=True)
+    python = environment / "bin" / "python"
+    command = [str(python), "-m", "xactor_jax.prepare", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import sys
 import threading
 import time
@@ -70,7 +71,7 @@ class BeamPipeline:
             # Of other runners, some options are known to their job servers only.
             raise InputError(f"--{min(unknown)}: neither prepare nor {runner} has this option")
         try:
-            self._pipeline = beam.Pipeline(_local_runner(given) if local else runner, options)
+            self._pipeline = beam.Pipeline(_LocalRunner(given) if local else runner, options)
         except (ImportError, ValueError) as error:
             raise InputError(f"--runner={runner}: {' '.join(str(error).split())}") from None
 
@@ -129,11 +130,22 @@ def _all_options(options: PipelineOptions) -> dict[str, Any]:
         raise InputError(complaint.getvalue().strip().split("error: ")[-1]) from None
 
 
-def _local_runner(options: dict[str, Any]) -> FnApiRunner:
+class _LocalRunner(FnApiRunner):
     """Beam's runner in Python. By its name, another is tried first, which is downloaded."""
-    encoded = JobServiceHandle.encode_pipeline_options(options)
-    provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
-    return FnApiRunner(provision_info=ExtendedProvisionInfo(provision))
+
+    def __init__(self, options: dict[str, Any]):
+        encoded = JobServiceHandle.encode_pipeline_options(options)
+        provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
+        super().__init__(provision_info=ExtendedProvisionInfo(provision))
+
+    def run_via_runner_api(self, pipeline_proto, options):
+        # It starts workers by a line of the shell, and waits for ever where the path of Python has
+        # a space in it.
+        plain, quoted = sys.executable.encode(), shlex.quote(sys.executable).encode()
+        for environment in pipeline_proto.components.environments.values():
+            if environment.payload.startswith(plain + b" "):
+                environment.payload = quoted + environment.payload[len(plain) :]
+        return super().run_via_runner_api(pipeline_proto, options)
 
 
 @contextlib.contextmanager
