@@ -26,9 +26,10 @@ from xactor_jax.command import Parser, run
 from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE
 from xactor_jax.media.audio import read_mono_16k
 from xactor_jax.media.image import read_image
+from xactor_jax.preparation.footage import Footage
 from xactor_jax.preparation.settings import Settings, changed
-from xactor_jax.preparation.staging import Footage, Staging
-from xactor_jax.prepare import stage
+from xactor_jax.preparation.staging import Staging
+from xactor_jax.preparation.workers import stage
 
 _DEMO = Path(__file__).parents[1] / "demo"
 _PLACES = 16  # of the portrait, which goes to and fro

@@ -4,8 +4,8 @@
 
 Scripts of synthetic actors are spoken, and classifiers guess the emotion of the announcements in
 scripts that they were not fitted on: from the mel features of one moment and what is around it, as
-a performer hears them, and from those of a whole announcement. No performer can be expected to act
-more emotions right than can be heard; 0.25 is chance.
+a performer hears them, and from those of a whole announcement. They are simple ones, of summaries,
+so that a network may hear more; 0.25 is chance.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def moments(heard: Sequence[Heard], seconds: float) -> Rows:
     for motion, mel in heard:
         for t in np.flatnonzero(announced(motion))[::STRIDE]:
             around = mel[max(t - reach, 0) : t + reach + 1]
-            rows.append(sound_of(np.concatenate(list(around))))
+            rows.append(sound_of(around.reshape(-1, mel.shape[-1])))
             emotions.append(motion.emotion[t])
     return np.stack(rows), np.array(emotions)
 
@@ -80,7 +80,7 @@ def announcements(heard: Sequence[Heard]) -> Rows:
         edges = np.flatnonzero(np.diff(motion.voiced.astype(int), prepend=0, append=0))
         for start, stop in zip(edges[::2], edges[1::2], strict=True):
             if stop - start >= 2.5 * FRAME_RATE:
-                rows.append(sound_of(np.concatenate(list(mel[start:stop]))))
+                rows.append(sound_of(mel[start:stop].reshape(-1, mel.shape[-1])))
                 emotions.append(np.bincount(motion.emotion[start:stop]).argmax())
     return np.stack(rows), np.array(emotions)
 

@@ -28,9 +28,9 @@ from xactor_jax.errors import InputError
 from xactor_jax.media import faces
 from xactor_jax.media.image import read_image
 from xactor_jax.preparation.clips import Prepared, prepare_file
+from xactor_jax.preparation.footage import find_footage
 from xactor_jax.preparation.quality import ViewMeter
 from xactor_jax.preparation.settings import Settings, changed
-from xactor_jax.prepare import find_footage
 from xactor_jax.progress import progress
 
 SIZE = 256

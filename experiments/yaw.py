@@ -30,8 +30,8 @@ from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.errors import InputError
 from xactor_jax.preparation import pose
 from xactor_jax.preparation.clips import Prepared, prepare_file
+from xactor_jax.preparation.footage import find_footage
 from xactor_jax.preparation.settings import Settings, changed
-from xactor_jax.prepare import find_footage
 from xactor_jax.progress import progress
 
 IDENTITIES = range(150)  # to fit on

@@ -26,9 +26,9 @@ from xactor_jax.sharding import batch_sharding, make_mesh, place, tensor_shardin
 from xactor_jax.train import jit_step, make_step, new_state, random_keys
 
 STEPS = 20
-# Learning rates that move the loss by a thousandth, but at which Adam does not blow up the last
-# bits. At 1e-4 one device parts from itself by 6e-4 within twenty steps of the autoencoder, if its
-# first weights are changed by 1e-7 of themselves, and eight devices part from it as far.
+# Learning rates at which Adam does not blow up the last bits. At 1e-4 one device parts from itself
+# by 6e-4 within twenty steps of the autoencoder, if its first weights are changed by 1e-7 of
+# themselves, and eight devices part from it as far.
 FIELDS = {"batch_size": 8, "optimizer.learning_rate": 1e-4}
 SLOWLY = {"optimizer.learning_rate": 2e-6}
 MESHES = {
