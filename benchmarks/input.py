@@ -59,7 +59,7 @@ def textures(source: str, clips: int, frames: int = 75, side: int = 192) -> Iter
             noise = draw.normal(0, strength, picture.shape).astype(np.float32)
             picture += cv2.GaussianBlur(noise, (0, 0), blur)
         picture = np.clip(picture, 0, 255).astype(np.uint8)
-        box = np.float32([0.5, 0.5, 0.5]) + draw.normal(0, 0.01, (frames, 3)).astype(np.float32)
+        box = draw.normal(0.5, 0.01, (frames, 3)).astype(np.float32)
         yield Clip(
             clip=f"{source}{n}",
             source=source,

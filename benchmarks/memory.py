@@ -10,6 +10,7 @@ reading sound alone.
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import resource
@@ -57,23 +58,23 @@ def write_film(path: Path, seconds: int, height: int) -> Path:
     """H.264 and PCM, or PCM alone where the height is 0."""
     voice = np.round(read_mono_16k(_DEMO / "speech.wav") * 32767).astype(np.int16)
     with av.open(str(path), "w") as container:
-        video = None
+        video = shown = None
         if height:
             options = {"preset": "ultrafast", "crf": "30"}
             video = container.add_stream("libx264", rate=FRAME_RATE, options=options)
             video.height, video.width, video.pix_fmt = height, round(height / 18) * 32, "yuv420p"
+            shown = pictures(height)
         sound = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
-        shown = pictures(height) if height else None
         for second in range(seconds):
             start = second * SAMPLE_RATE
             heard = voice.take(np.arange(start, start + SAMPLE_RATE), mode="wrap")
             block = av.AudioFrame.from_ndarray(heard[None], format="s16", layout="mono")
             block.rate, block.pts, block.time_base = SAMPLE_RATE, start, Fraction(1, SAMPLE_RATE)
             container.mux(sound.encode(block))
-            for k in range(FRAME_RATE if video and shown else 0):
-                frame = next(shown)
-                frame.pts, frame.time_base = second * FRAME_RATE + k, Fraction(1, FRAME_RATE)
-                container.mux(video.encode(frame))
+            if video and shown:
+                for k, frame in enumerate(itertools.islice(shown, FRAME_RATE)):
+                    frame.pts, frame.time_base = second * FRAME_RATE + k, Fraction(1, FRAME_RATE)
+                    container.mux(video.encode(frame))
         for stream in (video, sound):
             if stream is not None:
                 container.mux(stream.encode(None))

@@ -39,7 +39,7 @@ from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling, hea
 from xactor_jax.nn.layers import abstract
 
 GUIDANCE = 2.0
-Step = Callable[[Any, Array, Array], tuple[Array, Any]]
+Step = Callable[[Any, np.ndarray, np.ndarray], tuple[Any, Any]]
 """(the past, audio of the context and its windows, noise) -> (the chunk, the past with it)."""
 
 
@@ -105,7 +105,7 @@ def recomputed(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
             )[:, rollout.history :]
             return guided(output[:1], output[1:], GUIDANCE)
 
-        chunk = follow(denoise, noise, rollout.levels(1), rollout.flow, c.chunk)
+        chunk = follow(denoise, noise, jnp.asarray(rollout.levels(1)), rollout.flow, c.chunk)
         known = jnp.append(known[c.chunk :], jnp.ones(c.chunk, bool))[: rollout.history]
         return chunk, (jnp.concatenate([history[:, c.chunk :], chunk], axis=1), known)
 
@@ -184,7 +184,7 @@ def main() -> None:
     start_up()
     config = get_config(chosen.size)
     mel = build(MelConfig, config.mel.to_dict())
-    sizes = {"full": {}, "tiny": {"latent": 32, "audio": mel.width}}[chosen.size]
+    sizes: dict[str, Any] = {"full": {}, "tiny": {"latent": 18, "audio": mel.width}}[chosen.size]
     trained = MotionTransformerConfig(**sizes, **config.motion.to_dict(), dtype=chosen.dtype)
     found = measure(MotionTransformerConfig(**released(trained)), mel, chosen.steps, chosen.chunks)
     device = jax.devices()[0]

@@ -54,7 +54,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "seconds": 1,
     },
 }
-SMALL_WAV2VEC2 = {"width": 128, "layers": 2, "heads": 2, "feed_forward": 192}
+SMALL_WAV2VEC2: dict[str, Any] = {"width": 128, "layers": 2, "heads": 2, "feed_forward": 192}
 Run = Callable[[], Any]
 
 

@@ -25,7 +25,9 @@ from xactor_jax.planning.model_flops import executed_flops
 from xactor_jax.sharding import MESH_AXES, make_mesh
 
 
-def measure(size: str, frames: int, steps: int, repeats: int, dtype: str) -> dict[str, float]:
+def measure(
+    size: str, frames: int, steps: int, repeats: int, dtype: str
+) -> dict[str, float | None]:
     """Seconds of one denoising pass over a guided window, and what follows from them."""
     s, dtype_ = SIZES[size], jnp.dtype(dtype)
     config = UNetConfig(
@@ -74,12 +76,13 @@ def measure(size: str, frames: int, steps: int, repeats: int, dtype: str) -> dic
     with jax.set_mesh(make_mesh(dict.fromkeys(MESH_AXES, 1), jax.devices("cpu")[:1])):
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
         operations = executed_flops(jax.make_jaxpr(denoise)(*shapes).jaxpr)
+    memory = compiled.memory_analysis()
     return {
         "seconds_a_pass": median,
         "frames_per_second": frames / (median * steps),
         "teraflops_a_pass": operations / 1e12,
         "teraflops": operations / median / 1e12,
-        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "temporary_bytes": memory and memory.temp_size_in_bytes,
     }
 
 

@@ -68,7 +68,7 @@ def examples(facekit: str, identity: int) -> Iterator[tuple[np.ndarray, float]]:
     frames = round(_SECONDS * FRAME_RATE)
     turn = random.choice([-1, 1]) * np.radians(np.linspace(0, PROFILE, frames))
     motion, look, yaws = act(facekit, identity, turn)
-    views, boxes = render(motion, look, actors._head(facekit), SIZE)
+    views, boxes = render(motion, look, actors.head_of_kit(facekit), SIZE)
     for view, box, yaw in zip(views, boxes, yaws, strict=True):
         box = box + random.normal(0, _MISPLACED, 3) * box[2]
         yield pose.features(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY), box), yaw
@@ -105,7 +105,7 @@ def of_actors(facekit: str, threshold: float) -> dict[str, dict[str, float]]:
             for identity in OTHERS:
                 turn = np.full(_VIEWS, (-1) ** identity * np.radians(angle))
                 motion, look, yaws = act(facekit, identity, turn)
-                views, boxes = render(motion, look, actors._head(facekit), SIZE)
+                views, boxes = render(motion, look, actors.head_of_kit(facekit), SIZE)
                 boxes = boxes + random.normal(0, _MISPLACED, boxes.shape) * boxes[:, 2:]
                 estimates = [
                     pose.yaw(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY), box)

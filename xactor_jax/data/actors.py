@@ -121,7 +121,8 @@ def voice_of_identity(seed: int, identity: int) -> Voice:
 
 
 @functools.lru_cache(maxsize=1)
-def _head(facekit: str):
+def head_of_kit(facekit: str):
+    """The `Head` that all actors are shaped from. Raises InputError without the kit."""
     from xactor_jax.data.actor_head import build_head
 
     return build_head(load_facekit(facekit))
@@ -132,7 +133,7 @@ def look_of_identity(facekit: str, seed: int, identity: int):
     """The `Look` of an actor; `facekit` as the command takes it. Raises InputError without it."""
     from xactor_jax.data.actor_look import make_look
 
-    return make_look(_head(facekit), (seed, _IDENTITY, identity))
+    return make_look(head_of_kit(facekit), (seed, _IDENTITY, identity))
 
 
 def make_take(take: Take, settings: Settings, facekit: str) -> Iterator[Clip]:
@@ -145,7 +146,7 @@ def make_take(take: Take, settings: Settings, facekit: str) -> Iterator[Clip]:
     motion = make_motion(take.name, seed, take.seconds, voice)
     for identity in take.identities:
         look = look_of_identity(facekit, settings.seed, identity)
-        frames, head_box = render(motion, look, _head(facekit), settings.size)
+        frames, head_box = render(motion, look, head_of_kit(facekit), settings.size)
         yield Clip(
             clip=f"{take.name}_{identity_name(identity)}",
             source="actor",
@@ -219,7 +220,7 @@ def write_actors(
         raise InputError(f"{output}: holds actors of other settings; choose another --output")
     if record.is_file() and (output / "dataset_info.json").is_file():
         return 0, 0.0
-    _head(str(facekit))  # a facekit that cannot be used is reported before anything is written
+    head_of_kit(str(facekit))  # one that cannot be used is reported before anything is written
     staging = output / ".takes"
     try:
         staging.mkdir(parents=True, exist_ok=True)
@@ -277,7 +278,7 @@ def save_portrait(facekit: str, identity: int, seed: int, size: int, output: Pat
         "rest", np.zeros(640, np.int16), (), none(1, len(EXPRESSIONS)), none(1, 5), gaze,
         none(1), np.zeros(1, np.int8), none(1), np.zeros(1, bool),
     )  # fmt: skip
-    frames, _ = render(rest, look, _head(facekit), size, samples=3)
+    frames, _ = render(rest, look, head_of_kit(facekit), size, samples=3)
     data = cv2.imencode(".png", next(frames)[..., ::-1])[1].tobytes()
     _write(output, data)
 
