@@ -20,10 +20,10 @@ from xactor_jax.data.shards import EMOTIONS, FRAME_RATE
 
 # Rate, pitch, range and volume of a fully felt emotion, as factors of the neutral voice.
 _VOICES = {
-    "happy": (1.15, 1.35, 1.7, 1.15),
-    "sad": (0.78, 0.7, 0.4, 0.65),
-    "angry": (1.2, 0.85, 1.8, 1.6),
-    "surprised": (1.05, 1.6, 1.9, 1.25),
+    "happy": (1.45, 1.3, 1.7, 1.1),
+    "sad": (0.65, 0.65, 0.25, 0.55),
+    "angry": (1.1, 0.7, 1.3, 2.0),
+    "surprised": (0.9, 1.9, 2.0, 1.1),
 }
 _ONSET = 0.35  # seconds over which a face takes on or lets go of an emotion (Gaussian)
 
