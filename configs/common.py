@@ -27,6 +27,7 @@ def base(task: str) -> ConfigDict:
                 "b1": 0.9,
                 "b2": 0.99,
                 "clip_norm": 1.0,
+                "usual_inputs": 0,  # kernels with more learn more slowly, in proportion; 0: alike
                 "ema_decay": 0.9999,
                 "accumulate": 1,
                 "frozen": (),  # parts of the parameters, such as ("renderer/encoder",)

@@ -24,6 +24,7 @@ OPTIMIZER = {
     "b1": 0.9,
     "b2": 0.99,
     "clip_norm": 1.0,
+    "usual_inputs": 0,
     "frozen": (),
 }
 
@@ -116,3 +117,21 @@ def test_the_average_forgets_the_start_and_then_keeps_its_decay():
         decay = (1 + n) / (10 + n)
         value = decay * value + (1 - decay) * weight
     assert float(ema["a"]) == pytest.approx(value, rel=1e-6)
+
+
+def test_kernels_with_many_inputs_learn_more_slowly():
+    config = ConfigDict({**OPTIMIZER, "usual_inputs": 8, "weight_decay": 0.0})
+    params = {
+        "narrow": {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(100)},
+        "conv": {"kernel": jnp.zeros((3, 3, 4, 2))},
+        "blocks": {"stacked": {"kernel": jnp.zeros((5, 16, 3))}},
+    }
+    optimizer, _ = make_optimizer(config, 10)
+    gradients = jax.tree.map(lambda p: 1e-3 * jnp.ones_like(p), params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    # The first step of Adam is the learning rate times the gradient's sign.
+    np.testing.assert_allclose(updates["narrow"]["kernel"], -0.1, rtol=1e-4)
+    np.testing.assert_allclose(updates["narrow"]["bias"], -0.1, rtol=1e-4)
+    np.testing.assert_allclose(updates["conv"]["kernel"], -0.1 * 8 / 36, rtol=1e-4)
+    # Of five layers, each has sixteen.
+    np.testing.assert_allclose(updates["blocks"]["stacked"]["kernel"], -0.1 * 8 / 16, rtol=1e-4)

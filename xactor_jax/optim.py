@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,11 +76,29 @@ def without_gradient(params: Any, frozen: Sequence[str]) -> Any:
     )
 
 
+def slow_wide_kernels(usual_inputs: int) -> optax.GradientTransformation:
+    """Scale updates of a kernel with n inputs, its window's included, by min(1, usual_inputs / n).
+
+    Adam moves every weight alike, so that a step changes what a kernel makes of correlated inputs
+    in proportion to their number. At one rate for all, the convolutions of a U-Net grow along one
+    direction, and its group norms divide everything else away. The rule is muP's for hidden weights
+    (Yang et al., arXiv 2203.03466, table 3).
+    """
+
+    def scaled(path: tuple, update: Array) -> Array:
+        shape = update.shape[is_stacked(tensor_name(path)) :]
+        inputs = math.prod(shape[:-1]) if len(shape) >= 2 else 1
+        return update * min(1.0, usual_inputs / inputs)
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))
+
+
 def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optax chain and its learning rate, from `config.optimizer` and the number of steps.
 
-    Fields: learning_rate, warmup_steps, schedule, weight_decay, b1, b2, clip_norm, frozen (parts
-    that keep their values to the last bit, once `without_gradient` has made their gradients zero).
+    Fields: learning_rate, warmup_steps, schedule, weight_decay, b1, b2, clip_norm, usual_inputs
+    (see `slow_wide_kernels`; 0: all alike), frozen (parts that keep their values to the last bit,
+    once `without_gradient` has made their gradients zero).
     """
     schedule = learning_rate_schedule(
         config.schedule, config.learning_rate, config.warmup_steps, steps
@@ -92,7 +111,7 @@ def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformatio
             frozen_mask(params, config.frozen),
         )
 
-    chain = optax.chain(
+    chain = [
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(
             schedule,
@@ -101,8 +120,10 @@ def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformatio
             weight_decay=config.weight_decay,
             mask=decays,
         ),
-    )
-    return chain, schedule
+    ]
+    if config.usual_inputs:
+        chain.append(slow_wide_kernels(config.usual_inputs))
+    return optax.chain(*chain), schedule
 
 
 def ema_decay(decay: float, updates: Int[Array, ""]) -> Float[Array, ""]:
