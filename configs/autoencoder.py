@@ -69,7 +69,7 @@ def get_config(size: str = "full") -> ConfigDict:
                 "warmup_steps": 100,
                 "schedule": "cosine",
                 "weight_decay": 1e-3,
-                "usual_inputs": 48,  # else the denoiser's features grow along one direction
+                "usual_inputs": 48,  # slows features that grow along one direction
                 "ema_decay": 0.999,
             }
         )

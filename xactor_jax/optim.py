@@ -80,7 +80,7 @@ def slow_wide_kernels(usual_inputs: int) -> optax.GradientTransformation:
     """Scale updates of a kernel with n inputs, its window's included, by min(1, usual_inputs / n).
 
     Adam moves every weight alike, so that a step changes what a kernel makes of correlated inputs
-    in proportion to their number. At one rate for all, the convolutions of a U-Net grow along one
+    in proportion to their number. At one rate for all, the features of a U-Net soon grow along one
     direction, and its group norms divide everything else away. The rule is muP's for hidden weights
     (Yang et al., arXiv 2203.03466, table 3).
     """
