@@ -82,7 +82,8 @@ def slow_wide_kernels(usual_inputs: int) -> optax.GradientTransformation:
     Adam moves every weight alike, so that a step changes what a kernel makes of correlated inputs
     in proportion to their number. At one rate for all, the features of a U-Net soon grow along one
     direction, and its group norms divide everything else away. The rule is muP's for hidden weights
-    (Yang et al., arXiv 2203.03466, table 3).
+    (Yang et al., arXiv 2203.03466, table 3). It slows that growth; what ends it is enough weight
+    decay, since before a norm nothing else bounds a kernel (Kosson et al., arXiv 2305.17212).
     """
 
     def scaled(path: tuple, update: Array) -> Array:
@@ -113,16 +114,14 @@ def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformatio
 
     chain = [
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            schedule,
-            b1=config.b1,
-            b2=config.b2,
-            weight_decay=config.weight_decay,
-            mask=decays,
-        ),
+        optax.scale_by_adam(b1=config.b1, b2=config.b2),
     ]
     if config.usual_inputs:
         chain.append(slow_wide_kernels(config.usual_inputs))
+    chain += [
+        optax.add_decayed_weights(config.weight_decay, decays),
+        optax.scale_by_learning_rate(schedule),
+    ]
     return optax.chain(*chain), schedule
 
 
