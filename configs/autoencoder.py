@@ -68,9 +68,8 @@ def get_config(size: str = "full") -> ConfigDict:
                 "learning_rate": 5e-4,
                 "warmup_steps": 100,
                 "schedule": "cosine",
-                # Both keep the denoiser's features from growing along one direction (optim.py).
-                "weight_decay": 1.0,
-                "usual_inputs": 48,
+                "weight_decay": 1e-3,
+                "bounded": ("renderer/denoiser", "renderer/reference_network"),
                 "ema_decay": 0.999,
             }
         )

@@ -27,10 +27,12 @@ def base(task: str) -> ConfigDict:
                 "b1": 0.9,
                 "b2": 0.99,
                 "clip_norm": 1.0,
-                "usual_inputs": 0,  # kernels with more learn more slowly, in proportion; 0: alike
                 "ema_decay": 0.9999,
                 "accumulate": 1,
                 "frozen": (),  # parts of the parameters, such as ("renderer/encoder",)
+                "bounded": (),  # parts whose features must not run away (optim.py); there hold
+                "bounded_usual_inputs": 48,
+                "bounded_weight_decay": 1.0,
             },
             "initial_weights": "",  # a weights file of the same task to start from
             "weights_dtype": "float32",  # how exported weights are stored; or "float16"

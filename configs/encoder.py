@@ -28,6 +28,5 @@ def get_config(size: str = "full") -> ConfigDict:
     config.data.footage_share = 0.25  # footage has no known motion
     if size.startswith("tiny"):
         config.steps, config.batch_size = 6_000, 8
-        # Nothing runs away without the denoiser.
-        config.optimizer.update({"learning_rate": 1e-3, "weight_decay": 1e-3, "usual_inputs": 0})
+        config.optimizer.update({"learning_rate": 1e-3, "bounded": ()})
     return config

@@ -24,8 +24,8 @@ OPTIMIZER = {
     "b1": 0.9,
     "b2": 0.99,
     "clip_norm": 1.0,
-    "usual_inputs": 0,
     "frozen": (),
+    "bounded": (),
 }
 
 
@@ -119,29 +119,51 @@ def test_the_average_forgets_the_start_and_then_keeps_its_decay():
     assert float(ema["a"]) == pytest.approx(value, rel=1e-6)
 
 
-def test_kernels_with_many_inputs_learn_more_slowly():
-    config = ConfigDict({**OPTIMIZER, "usual_inputs": 8, "weight_decay": 0.0})
+def test_kernels_with_many_inputs_learn_more_slowly_in_bounded_parts():
+    bounds = {"bounded": ("a",), "bounded_usual_inputs": 8, "bounded_weight_decay": 0.0}
+    config = ConfigDict({**OPTIMIZER, **bounds, "weight_decay": 0.0})
     params = {
-        "narrow": {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(100)},
-        "conv": {"kernel": jnp.zeros((3, 3, 4, 2))},
-        "blocks": {"stacked": {"kernel": jnp.zeros((5, 16, 3))}},
+        "a": {
+            "narrow": {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(100)},
+            "conv": {"kernel": jnp.zeros((3, 3, 4, 2))},
+            "blocks": {"stacked": {"kernel": jnp.zeros((5, 16, 3))}},
+        },
+        "b": {"conv": {"kernel": jnp.zeros((3, 3, 4, 2))}},
     }
     optimizer, _ = make_optimizer(config, 10)
     gradients = jax.tree.map(lambda p: 1e-3 * jnp.ones_like(p), params)
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    a = updates["a"]
     # The first step of Adam is the learning rate times the gradient's sign.
-    np.testing.assert_allclose(updates["narrow"]["kernel"], -0.1, rtol=1e-4)
-    np.testing.assert_allclose(updates["narrow"]["bias"], -0.1, rtol=1e-4)
-    np.testing.assert_allclose(updates["conv"]["kernel"], -0.1 * 8 / 36, rtol=1e-4)
+    np.testing.assert_allclose(a["narrow"]["kernel"], -0.1, rtol=1e-4)
+    np.testing.assert_allclose(a["narrow"]["bias"], -0.1, rtol=1e-4)
+    np.testing.assert_allclose(a["conv"]["kernel"], -0.1 * 8 / 36, rtol=1e-4)
     # Of five layers, each has sixteen.
-    np.testing.assert_allclose(updates["blocks"]["stacked"]["kernel"], -0.1 * 8 / 16, rtol=1e-4)
+    np.testing.assert_allclose(a["blocks"]["stacked"]["kernel"], -0.1 * 8 / 16, rtol=1e-4)
+    np.testing.assert_allclose(updates["b"]["conv"]["kernel"], -0.1, rtol=1e-4)
 
 
-def test_kernels_with_many_inputs_decay_like_all_others():
-    config = ConfigDict({**OPTIMIZER, "usual_inputs": 8})
-    params = {"conv": {"kernel": jnp.ones((3, 3, 4, 2))}}
-    optimizer, _ = make_optimizer(config, 10)
+def test_bounded_parts_have_their_own_decay_whatever_their_width():
+    bounds = {"bounded": ("a",), "bounded_usual_inputs": 8, "bounded_weight_decay": 2.0}
+    params = {name: {"conv": {"kernel": jnp.ones((3, 3, 4, 2))}} for name in "ab"}
+    optimizer, _ = make_optimizer(ConfigDict({**OPTIMIZER, **bounds}), 10)
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zero, optimizer.init(params), params)
     # Slowed with the updates, decay could not bound what they add up to.
-    np.testing.assert_allclose(updates["conv"]["kernel"], -0.1 * 0.5, rtol=1e-6)
+    np.testing.assert_allclose(updates["a"]["conv"]["kernel"], -0.1 * 2.0, rtol=1e-6)
+    np.testing.assert_allclose(updates["b"]["conv"]["kernel"], -0.1 * 0.5, rtol=1e-6)
+
+
+def test_a_bounded_part_without_parameters_is_an_input_error():
+    optimizer, _ = make_optimizer(
+        ConfigDict(
+            {
+                **OPTIMIZER,
+                "bounded": ("c",),
+                **{"bounded_usual_inputs": 8, "bounded_weight_decay": 2.0},
+            }
+        ),
+        10,
+    )
+    with pytest.raises(InputError, match=r"optimizer\.bounded: no parameters in 'c'"):
+        optimizer.init({"a": {"kernel": jnp.ones((2, 2))}})

@@ -49,21 +49,21 @@ def weight_decay_mask(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def frozen_mask(params: Any, frozen: Sequence[str]) -> Any:
-    """True for tensors that lie in one of the parts named `frozen`, such as "renderer/encoder".
+def parts_mask(params: Any, parts: Sequence[str], field: str) -> Any:
+    """True for tensors that lie in one of the named `parts`, such as "renderer/encoder".
 
-    Raises InputError for a name that no tensor lies in.
+    Raises InputError, which names config.optimizer's `field`, for a part that no tensor lies in.
     """
 
     def lies_in(name: str, part: str) -> bool:
         return name == part or name.startswith(f"{part}/")
 
     names = named_tensors(params)
-    for part in frozen:
+    for part in parts:
         if not any(lies_in(name, part) for name in names):
-            raise InputError(f"config.optimizer.frozen: no parameters in {part!r}")
+            raise InputError(f"config.optimizer.{field}: no parameters in {part!r}")
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: any(lies_in(tensor_name(path), part) for part in frozen), params
+        lambda path, _: any(lies_in(tensor_name(path), part) for part in parts), params
     )
 
 
@@ -72,7 +72,7 @@ def without_gradient(params: Any, frozen: Sequence[str]) -> Any:
     return jax.tree.map(
         lambda leaf, is_frozen: jax.lax.stop_gradient(leaf) if is_frozen else leaf,
         params,
-        frozen_mask(params, frozen),
+        parts_mask(params, frozen, "frozen"),
     )
 
 
@@ -97,27 +97,35 @@ def slow_wide_kernels(usual_inputs: int) -> optax.GradientTransformation:
 def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optax chain and its learning rate, from `config.optimizer` and the number of steps.
 
-    Fields: learning_rate, warmup_steps, schedule, weight_decay, b1, b2, clip_norm, usual_inputs
-    (see `slow_wide_kernels`; 0: all alike), frozen (parts that keep their values to the last bit,
-    once `without_gradient` has made their gradients zero).
+    Fields: learning_rate, warmup_steps, schedule, weight_decay, b1, b2, clip_norm, frozen (parts
+    that keep their values to the last bit, once `without_gradient` has made their gradients zero),
+    and bounded (parts whose wide kernels learn slowly, see `slow_wide_kernels`, with their own
+    bounded_usual_inputs and bounded_weight_decay).
     """
     schedule = learning_rate_schedule(
         config.schedule, config.learning_rate, config.warmup_steps, steps
     )
 
+    def bounded(params: Any) -> Any:
+        return parts_mask(params, config.bounded, "bounded")
+
     def decays(params: Any) -> Any:
-        return jax.tree.map(
-            lambda decays, frozen: decays and not frozen,
-            weight_decay_mask(params),
-            frozen_mask(params, config.frozen),
-        )
+        frozen = parts_mask(params, config.frozen, "frozen")
+        return jax.tree.map(lambda a, b: a and not b, weight_decay_mask(params), frozen)
+
+    def decays_more(params: Any) -> Any:
+        return jax.tree.map(lambda a, b: a and b, decays(params), bounded(params))
 
     chain = [
         optax.clip_by_global_norm(config.clip_norm),
         optax.scale_by_adam(b1=config.b1, b2=config.b2),
     ]
-    if config.usual_inputs:
-        chain.append(slow_wide_kernels(config.usual_inputs))
+    if config.bounded:
+        further = config.bounded_weight_decay - config.weight_decay
+        chain += [
+            optax.masked(slow_wide_kernels(config.bounded_usual_inputs), bounded),
+            optax.add_decayed_weights(further, decays_more),
+        ]
     chain += [
         optax.add_decayed_weights(config.weight_decay, decays),
         optax.scale_by_learning_rate(schedule),
