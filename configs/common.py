@@ -30,9 +30,8 @@ def base(task: str) -> ConfigDict:
                 "ema_decay": 0.9999,
                 "accumulate": 1,
                 "frozen": (),  # parts of the parameters, such as ("renderer/encoder",)
-                "bounded": (),  # parts whose features must not run away (optim.py); there hold
-                "bounded_usual_inputs": 48,
-                "bounded_weight_decay": 1.0,
+                "slowed": (),  # parts that learn at slowed_to times the learning rate
+                "slowed_to": 0.2,
             },
             "initial_weights": "",  # a weights file of the same task to start from
             "weights_dtype": "float32",  # how exported weights are stored; or "float16"

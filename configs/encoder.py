@@ -28,5 +28,5 @@ def get_config(size: str = "full") -> ConfigDict:
     config.data.footage_share = 0.25  # footage has no known motion
     if size.startswith("tiny"):
         config.steps, config.batch_size = 6_000, 8
-        config.optimizer.update({"learning_rate": 1e-3, "bounded": ()})
+        config.optimizer.update({"learning_rate": 1e-3, "slowed": ()})
     return config

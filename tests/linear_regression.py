@@ -83,7 +83,7 @@ def make_config(**changes):
                 "b1": 0.9,
                 "b2": 0.99,
                 "clip_norm": 1.0,
-                "bounded": (),
+                "slowed": (),
                 "ema_decay": 0.99,
                 "accumulate": 1,
                 "frozen": (),

@@ -173,7 +173,7 @@ def test_steps_that_are_not_finite_are_skipped_when_told_to(tmp_path):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     assert lines(tmp_path / "enough")[-1]["skipped_steps"] == meta["totals"]["skipped"] == broken
     # Adam has counted the others alone.
-    assert int(state["opt_state"][1]["count"]) == 10 - broken
+    assert int(state["opt_state"][1][0]["count"]) == 10 - broken
     with pytest.raises(InputError, match=f"loss is inf.*after {broken - 1} such steps"):
         train(make_config(steps=10, skip_nonfinite=broken - 1), task, tmp_path / "too few")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,60 +75,43 @@ def without_gradient(params: Any, frozen: Sequence[str]) -> Any:
     )
 
 
-def slow_wide_kernels(usual_inputs: int) -> optax.GradientTransformation:
-    """Scale updates of a kernel with n inputs, its window's included, by min(1, usual_inputs / n).
-
-    Adam moves every weight alike, so that a step changes what a kernel makes of correlated inputs
-    in proportion to their number. At one rate for all, the features of a U-Net soon grow along one
-    direction, and its group norms divide everything else away. The rule is muP's for hidden weights
-    (Yang et al., arXiv 2203.03466, table 3). It slows that growth; what ends it is enough weight
-    decay, since before a norm nothing else bounds a kernel (Kosson et al., arXiv 2305.17212).
-    """
-
-    def scaled(path: tuple, update: Array) -> Array:
-        shape = update.shape[is_stacked(tensor_name(path)) :]
-        inputs = math.prod(shape[:-1]) if len(shape) >= 2 else 1
-        return update * min(1.0, usual_inputs / inputs)
-
-    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))
-
-
 def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optax chain and its learning rate, from `config.optimizer` and the number of steps.
 
     Fields: learning_rate, warmup_steps, schedule, weight_decay, b1, b2, clip_norm, frozen (parts
     that keep their values to the last bit, once `without_gradient` has made their gradients zero),
-    and bounded (parts whose wide kernels learn slowly, see `slow_wide_kernels`, with their own
-    bounded_usual_inputs and bounded_weight_decay).
+    slowed (parts that learn at another rate) and slowed_to (that rate, as a share of the others').
+
+    A U-Net that learns too fast gives no sign of it: its group norms take back every overshoot, but
+    its features grow along one direction until little else passes the norms (the rate tunes itself:
+    Arora et al., arXiv 1812.03981).
     """
     schedule = learning_rate_schedule(
         config.schedule, config.learning_rate, config.warmup_steps, steps
     )
 
-    def bounded(params: Any) -> Any:
-        return parts_mask(params, config.bounded, "bounded")
+    def slowed(params: Any) -> Any:
+        return parts_mask(params, config.slowed, "slowed")
 
     def decays(params: Any) -> Any:
-        frozen = parts_mask(params, config.frozen, "frozen")
-        return jax.tree.map(lambda a, b: a and not b, weight_decay_mask(params), frozen)
-
-    def decays_more(params: Any) -> Any:
-        return jax.tree.map(lambda a, b: a and b, decays(params), bounded(params))
+        return jax.tree.map(
+            lambda decays, frozen: decays and not frozen,
+            weight_decay_mask(params),
+            parts_mask(params, config.frozen, "frozen"),
+        )
 
     chain = [
         optax.clip_by_global_norm(config.clip_norm),
-        optax.scale_by_adam(b1=config.b1, b2=config.b2),
+        optax.adamw(
+            schedule,
+            b1=config.b1,
+            b2=config.b2,
+            weight_decay=config.weight_decay,
+            mask=decays,
+        ),
     ]
-    if config.bounded:
-        further = config.bounded_weight_decay - config.weight_decay
-        chain += [
-            optax.masked(slow_wide_kernels(config.bounded_usual_inputs), bounded),
-            optax.add_decayed_weights(further, decays_more),
-        ]
-    chain += [
-        optax.add_decayed_weights(config.weight_decay, decays),
-        optax.scale_by_learning_rate(schedule),
-    ]
+    if config.slowed:
+        chain.append(optax.masked(optax.scale(config.slowed_to), slowed))
     return optax.chain(*chain), schedule
 
 

@@ -8,7 +8,7 @@ uninterrupted one.
 A config has steps, log_every, save_every and evaluate_every (in steps), keep_last and keep_every
 (checkpoints), skip_nonfinite (steps), profile_steps, batch_size (examples of all processes), seed,
 mesh {replica, fsdp, context, tensor}, optimizer {learning_rate, warmup_steps, schedule,
-weight_decay, b1, b2, clip_norm, bounded (optim.py), ema_decay, accumulate (slices of a batch),
+weight_decay, b1, b2, clip_norm, slowed (optim.py), ema_decay, accumulate (slices of a batch),
 frozen (parts that do not learn)},
 initial_weights (a weights file to start from, or ""), read_threads and read_workers (processes).
 """
