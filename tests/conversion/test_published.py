@@ -64,7 +64,7 @@ def test_names_of_attention_before_diffusers_0_18():
         part = next((part for part in names if f".attentions.0.{part}." in key), None)
         old[key.replace(part, names[part]) if part else key] = array
     assert old.keys() != arrays.keys()
-    assert_equal(parameters(convert.vae(old, "sd")), parameters(convert.vae(arrays, "sd")))
+    assert_equal(parameters(convert.vae(old, "sd")), parameters(convert.vae(arrays, "sd_vae")))
 
 
 def test_names_of_weight_norm_before_torch_2_and_the_spelling_head():

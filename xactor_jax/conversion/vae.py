@@ -150,13 +150,14 @@ def vae(arrays: Arrays, kind: str) -> AutoencoderKL | TinyAutoencoder:
       arrays: under the published names: the `vae` folder of Stable Diffusion 1.5 or of
         stabilityai/sd-vae-ft-mse ("sd"), of stabilityai/stable-video-diffusion-img2vid-xt ("svd"),
         or madebyollin/taesd ("taesd").
-      kind: "sd", "svd" or "taesd".
+      kind: "sd", "svd" or "taesd", or as the command has it: "sd_vae", "svd_vae".
 
     Raises InputError for other arrays or another kind.
     """
-    if kind not in RECOGNISE:
+    name = kind.removesuffix("_vae")
+    if name not in RECOGNISE:
         raise InputError(f"no codec {kind!r}; give one of {', '.join(RECOGNISE)}")
-    return RECOGNISE[kind](arrays).model()
+    return RECOGNISE[name](arrays).model()
 
 
 def sd(arrays: Arrays, where: str = "weights") -> Published[AutoencoderKL]:
