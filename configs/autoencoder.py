@@ -69,7 +69,7 @@ def get_config(size: str = "full") -> ConfigDict:
                 "warmup_steps": 100,
                 "schedule": "cosine",
                 "weight_decay": 1e-3,
-                # At 2.5e-4 the U-Nets' features run away (optim.py).
+                # To 1e-4; from 2.5e-4 on the U-Nets' features run away (optim.py).
                 "slowed": ("renderer/denoiser", "renderer/reference_network"),
                 "ema_decay": 0.999,
             }
