@@ -21,17 +21,18 @@ from xactor_jax.data.shards import SAMPLES_PER_FRAME, open_shards
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation import (
     direction,
-    drift,
     identity,
     motion,
     reenactment,
     speech,
 )
+from xactor_jax.evaluation.drift import Readers
 from xactor_jax.evaluation.drift_bench import (
     DriftBench,
     encode_held_out_actors,
     read_training_actors,
 )
+from xactor_jax.evaluation.motion import Perform
 from xactor_jax.evaluation.mouth import MouthMeter, mouth_meter
 from xactor_jax.evaluation.pictures import save_strip, to_signed
 from xactor_jax.evaluation.plots import save_plots
@@ -126,7 +127,7 @@ class Evaluation:
         return found
 
     @functools.cached_property
-    def act(self) -> motion.Perform:
+    def act(self) -> Perform:
         """What acts to a sound."""
         assert self.sampler is not None
         return motion.performer(
@@ -190,7 +191,7 @@ class Evaluation:
         yield "speech", numbers | true | {"left_out": self.refused}
 
     @functools.cached_property
-    def readers(self) -> drift.Readers:
+    def readers(self) -> Readers:
         """What latents show, read as on training actors."""
         return read_training_actors(self.chosen.actors, self.renderer)
 
