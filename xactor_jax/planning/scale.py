@@ -29,14 +29,15 @@ pip install -e ".[plan]"
 python -m xactor_jax.planning.scale --output=docs/scale.md
 ```
 
-with JAX {jax}. Memory is that of one device, in a training step or while evaluation samples,
-whichever is more. Model FLOPs are those of a step by formula, without what is computed again to
-save memory. No step is shorter than its roofline: what its arithmetic, memory traffic or exchanges
-take at the device's peak rates. Nobody has measured these on the devices yet, and configs without a
-row have not been planned yet.
+Memory is that of one device, in a training step or while evaluation samples, whichever is more.
+Model FLOPs are those of a step by formula, without what is computed again to save memory. No step
+is shorter than its roofline: what its arithmetic, memory traffic or exchanges take at the device's
+peak rates. The last column is the version of JAX whose compiler said so: some share memory out
+better than others. Nobody has measured these on the devices yet, and configs without a row have not
+been planned yet.
 
-| config | devices | mesh | batch | parameters | memory | of | model FLOPs | roofline | limited by |
-|---|---|---|---|---|---|---|---|---|---|
+| config | devices | mesh | batch | parameters | memory | of | FLOPs | roofline | limited by | JAX |
+|---|---|---|---|---|---|---|---|---|---|---|
 """
 
 
@@ -66,6 +67,7 @@ def row(config: str, plan: dict[str, Any]) -> str:
         f"{plan['flops_per_step']:.2e}",
         "" if seconds is None else f"{1e3 * seconds:.3g} ms",
         "" if seconds is None else limit_of(plan),
+        jax.__version__,
     )
     return "| " + " | ".join(map(str, cells)) + " |\n"
 
@@ -103,7 +105,7 @@ def main() -> None:
 def write(output: Path, rows: list[str]) -> None:
     """The table so far."""
     try:
-        output.write_text(HEADER.format(jax=jax.__version__) + "".join(rows))
+        output.write_text(HEADER + "".join(rows))
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror})") from error
 
