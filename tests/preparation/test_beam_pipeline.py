@@ -1,6 +1,7 @@
 """A Beam runner with two workers makes the same shards as one process, and goes on likewise."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -67,6 +68,7 @@ def test_two_workers_finish_what_a_killed_run_left_and_then_find_nothing_to_do(f
     half = staging.outcome_path(Footage(footage, "b.mkv")).parent
     half.mkdir()
     (half / ".half.npz.partial").write_bytes(b"broken off")
+    os.utime(half / ".half.npz.partial", (0, 0))
     before = written(output)
 
     said = f"{output}: 4 clips prepared, 1 rejected (report.html shows why)\n"

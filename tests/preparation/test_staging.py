@@ -1,5 +1,7 @@
 """What is done stays done; what broke off leaves nothing behind."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,17 @@ def test_a_file_that_broke_off_is_done_again_from_its_start(staging):
     assert staging.outcome(footage) is None
     staging.keep(footage, iter([clip("anna/a.mp4")]))
     assert len(staging.outcome(footage)["clips"]) == 1 and files(staging) == [".json", ".npz"]
+
+
+def test_what_a_kill_left_half_written_goes_and_what_another_machine_writes_stays(staging):
+    staging, footage = staging
+    folder = staging.outcome_path(footage).parent
+    folder.mkdir()
+    for name in (".left.npz.partial", ".being_written.npz.partial"):
+        (folder / name).write_bytes(b"half")
+    os.utime(folder / ".left.npz.partial", (0, 0))
+    staging.keep(footage, iter([]))
+    assert [path.name for path in folder.glob(".*")] == [".being_written.npz.partial"]
 
 
 @pytest.mark.parametrize("error", [InputError("bad"), ValueError("odd"), MemoryError()])

@@ -34,6 +34,8 @@ _FILE_ERRORS = (
     *(av.FFmpegError, cv2.error, ValueError, TypeError, ArithmeticError, LookupError),
     *(AssertionError, AttributeError, MemoryError, RuntimeError),
 )
+_PARTIAL = ".partial"
+_ABANDONED_SECONDS = 3600  # since a file that takes seconds to write was last written to
 
 
 class Staging:
@@ -86,8 +88,14 @@ class Staging:
         done = {"checksum": _checksum(footage.path), "clips": clips, "refused": refused}
         text = json.dumps(done).encode()
         _write(outcome, lambda out: out.write(text))
+        now = outcome.stat().st_mtime  # of the disk, which may not go by this machine's clock
         for old in outcome.parent.iterdir():
-            if not old.name.startswith(outcome.stem):  # also what a kill left half written
+            if old.suffix == _PARTIAL:
+                # What a kill left half written, not what another machine writes at this moment.
+                with contextlib.suppress(FileNotFoundError):
+                    if now - old.stat().st_mtime > _ABANDONED_SECONDS:
+                        old.unlink()
+            elif not old.name.startswith(outcome.stem):
                 old.unlink(missing_ok=True)
 
     def fingerprint(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +139,7 @@ def acted(listed: Listed | None, frames: int) -> dict[str, Any]:
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
     try:
         path.parent.mkdir(exist_ok=True)
         with partial.open("wb") as file:
