@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -258,7 +258,7 @@ class Recorder:
         return scalars
 
     @contextlib.contextmanager
-    def waiting_for_data(self) -> Iterator[None]:
+    def waiting_for_data(self) -> Generator[None]:
         """Around the wait for the next batch."""
         before = self._clock()
         yield
@@ -268,7 +268,7 @@ class Recorder:
             self._totals.productive -= waited
 
     @contextlib.contextmanager
-    def paused(self, to_save: bool = False) -> Iterator[None]:
+    def paused(self, to_save: bool = False) -> Generator[None]:
         """Around work that is not training: its time is not counted and it may show its own bar."""
         self._bar.stop()
         before = self._clock()

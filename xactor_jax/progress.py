@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from rich.console import Console
 from rich.progress import (
@@ -31,7 +31,7 @@ class _Rate(ProgressColumn):
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+def progress(description: str, total: int | None, unit: str) -> Generator[Callable[[int], None]]:
     """A bar on stderr while the block runs; call what it yields with how much more is done.
 
     Without a total it shows the rate alone.

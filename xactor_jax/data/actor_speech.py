@@ -8,7 +8,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import numpy as np
@@ -158,7 +158,7 @@ def _phonemes(starts: list[tuple[float, str]], seconds: float) -> tuple[Phoneme,
 
 
 @contextmanager
-def speaker(seed: int) -> Iterator[Speaker]:
+def speaker(seed: int) -> Generator[Speaker]:
     """A fresh espeak-ng whose breath and flutter follow `seed`.
 
     The library keeps state from sentence to sentence in static variables, so the same text sounds

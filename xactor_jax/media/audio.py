@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import av
@@ -104,7 +104,7 @@ def read_mono_16k(path: str | os.PathLike, track: int = 0) -> Float32[np.ndarray
 @contextlib.contextmanager
 def _sound_of(
     path: Path, track: int
-) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
+) -> Generator[tuple[av.container.InputContainer, av.AudioStream]]:
     """A file and a sound track of it, with what goes wrong while it is read as InputErrors."""
     with open_media(path) as container:
         if not container.streams.audio:

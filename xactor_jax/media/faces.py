@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 
 import cv2
+import cv2.data
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 from scipy.ndimage import gaussian_filter1d

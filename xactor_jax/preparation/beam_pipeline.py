@@ -12,7 +12,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ class _LocalRunner(FnApiRunner):
 
 
 @contextlib.contextmanager
-def _counted(outcomes: Sequence[Path], advance: Callable[[int], None]) -> Iterator[None]:
+def _counted(outcomes: Sequence[Path], advance: Callable[[int], None]) -> Generator[None]:
     """Tell of files as their outcomes appear, in a terminal; runners tell late or not at all."""
     stop = threading.Event()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from xactor_jax.errors import InputError
 from xactor_jax.media.audio import open_media
@@ -132,5 +133,5 @@ def _track(stream: av.AudioStream) -> AudioTrack:
         rate=stream.rate or 0,
         channels=stream.channels,
         language=stream.language or "",
-        default=bool(stream.disposition & av.stream.Disposition.default),
+        default=bool(stream.disposition & Disposition.default),
     )
