@@ -173,6 +173,15 @@ def measure(
     }
 
 
+def networks(size: str, dtype: str) -> tuple[MotionTransformerConfig, MelConfig]:
+    """What is measured: the network of configs/motion.py as it acts, and what it hears."""
+    config = get_config(size)
+    mel = build(MelConfig, config.mel.to_dict())
+    sizes: dict[str, Any] = {"full": {}, "tiny": {"latent": 18, "audio": mel.width}}[size]
+    trained = MotionTransformerConfig(**sizes, **config.motion.to_dict())
+    return MotionTransformerConfig(**released(trained) | {"dtype": dtype}), mel
+
+
 def main() -> None:
     """Print the measures of one size as JSON."""
     parser = Parser(__doc__.split("\n")[0])
@@ -182,11 +191,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of it")
     chosen = parser.parse_args(sys.argv[1:])
     start_up()
-    config = get_config(chosen.size)
-    mel = build(MelConfig, config.mel.to_dict())
-    sizes: dict[str, Any] = {"full": {}, "tiny": {"latent": 18, "audio": mel.width}}[chosen.size]
-    trained = MotionTransformerConfig(**sizes, **config.motion.to_dict(), dtype=chosen.dtype)
-    found = measure(MotionTransformerConfig(**released(trained)), mel, chosen.steps, chosen.chunks)
+    found = measure(*networks(chosen.size, chosen.dtype), chosen.steps, chosen.chunks)
     device = jax.devices()[0]
     print(
         json.dumps(

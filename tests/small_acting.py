@@ -120,11 +120,3 @@ def whole_sequence(sampler, network, frames):
         return network(z, levels, positions, mask, audio, heard, jnp.ones((1, c.latent)), seen)
 
     return compiled(run, network)
-
-
-def attention_in_double(query, key, value, bias, mask):
-    """jax.nn.dot_product_attention, whose softmax is in single precision whatever it is given."""
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(query.shape[-1])
-    scores = scores if bias is None else scores + bias
-    weights = jax.nn.softmax(jnp.where(mask, scores, -jnp.inf), axis=-1)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)

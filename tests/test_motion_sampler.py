@@ -10,7 +10,6 @@ import pytest
 from models.random_weights import compiled
 from small_acting import (
     FEW_STEPS,
-    attention_in_double,
     features,
     flight_of,
     history_noise,
@@ -43,9 +42,8 @@ PYRAMID = [[0.5, 1.0], [0.25, 0.75], [0.0, 0.5]]
     ("rounds", "commit"),
     [(ALONE, "scaled"), (PYRAMID, "scaled"), (ALONE, "noised"), (ALONE, "kept"), (PYRAMID, "kept")],
 )
-def test_kept_keys_and_values_are_those_of_the_whole_sequence(monkeypatch, rounds, commit):
+def test_kept_keys_and_values_are_those_of_the_whole_sequence(rounds, commit):
     """In double precision, over twice the context: the whole performance, both branches of it."""
-    monkeypatch.setattr(jax.nn, "dot_product_attention", attention_in_double)
     with jax.enable_x64(True):
         sampler, network = make(dtype="float64")
         c, count, flying = sampler.config, 8, len(rounds[0])

@@ -161,13 +161,16 @@ class Acting:
 
     def _chunks(self) -> Iterator[Float[np.ndarray, "b c d"]]:
         """The chunks that all is heard for."""
-        span, chunk = self.span, self.sampler.config.chunk
-        while self.audio.shape[1] >= span:
-            audio, known = self.audio[:, :span], self.audio_known[:, :span]
+        span, chunk, start = self.span, self.sampler.config.chunk, 0
+        heard, known = self.audio, self.audio_known
+        try:
+            while heard.shape[1] - start >= span:
+                near = slice(start, start + span)
+                start += chunk
+                yield self.next(heard[:, near], known[:, near])
+        finally:
             # Copies: a view would keep everything that was ever pushed with it.
-            self.audio = self.audio[:, chunk:].copy()
-            self.audio_known = self.audio_known[:, chunk:].copy()
-            yield self.next(audio, known)
+            self.audio, self.audio_known = heard[:, start:].copy(), known[:, start:].copy()
 
     def _last_chunks(self) -> Iterator[Float[np.ndarray, "b c d"]]:
         """The chunks that remain when nothing more will be heard."""

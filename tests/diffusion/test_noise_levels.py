@@ -50,13 +50,10 @@ def test_levels_are_uniform_and_independent_unless_on_stairs(levels):
 def test_the_clean_copy_is_labelled_and_sometimes_carries_the_noise(levels):
     label, noise = levels["history_label"], levels["history_noise"]
     label, noise = label[:, 0], noise[:, 0]
-    dropped = label == 1
-    within(dropped.mean(), 0.05, BATCH)
-    assert np.all(noise[dropped] == 1)
-    kept = ~dropped
-    assert stats.kstest(label[kept] / 0.05, "uniform").statistic < 1.95 / np.sqrt(kept.sum())
-    assert np.all((noise[kept] == 0) | (noise[kept] == label[kept]))
-    within((noise[kept] > 0).mean(), 0.5, kept.sum())
+    within((~levels["history_seen"]).mean(), 0.05, BATCH)
+    assert stats.kstest(label / 0.05, "uniform").statistic < 1.95 / np.sqrt(BATCH)
+    assert np.all((noise == 0) | (noise == label))
+    within((noise > 0).mean(), 0.5, BATCH)
 
 
 def test_a_share_of_zero_is_never_drawn_and_shares_are_relative():
@@ -121,17 +118,20 @@ def test_chunks_see_themselves_and_those_before():
             assert mask[query, key] == (key // 3 <= query // 3)
 
 
-@pytest.mark.parametrize("clean_history", [True, False])
-def test_the_doubled_sequence_shows_clean_chunks_before_the_noisy_one(clean_history):
+@pytest.mark.parametrize(
+    ("clean_history", "history_seen"), [(True, True), (True, False), (False, True), (False, False)]
+)
+def test_the_doubled_sequence_shows_clean_chunks_before_the_noisy_one(clean_history, history_seen):
     frames, chunk = 6, 2
-    mask = np.asarray(doubled_mask(frames, chunk, np.array([not clean_history, clean_history])))[1]
+    kinds = np.array([not clean_history, clean_history])
+    mask = np.asarray(doubled_mask(frames, chunk, kinds, np.array([True, history_seen])))[1]
     for query in range(2 * frames):
         for key in range(2 * frames):
             own, other = query % frames // chunk, key % frames // chunk
             if query < frames:
                 seen = key < frames and other <= own
             elif clean_history:
-                seen = other < own if key < frames else other == own
+                seen = other < own and history_seen if key < frames else other == own
             else:
                 seen = key >= frames and other <= own
             assert mask[query, key] == seen, (query, key)

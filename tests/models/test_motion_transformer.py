@@ -95,7 +95,7 @@ def test_chunks_are_dense_inside_and_causal_across(forward):
 
 def test_a_noisy_chunk_sees_clean_chunks_before_it_and_not_its_own_clean_copy(forward):
     frames = TOKENS // 2
-    mask = np.asarray(doubled_mask(frames, CHUNK, np.array([True])))[0]
+    mask = np.asarray(doubled_mask(frames, CHUNK, np.array([True]), np.array([True])))[0]
     got = forward(mask=mask, positions=np.tile(np.arange(frames), 2))
     chunk = np.arange(frames) // CHUNK
     own, other = chunk[:, None], chunk[None, :]
@@ -107,7 +107,7 @@ def test_a_noisy_chunk_sees_clean_chunks_before_it_and_not_its_own_clean_copy(fo
 
 def test_without_clean_history_the_noisy_half_is_chunk_causal_by_itself(forward):
     frames = TOKENS // 2
-    mask = np.asarray(doubled_mask(frames, CHUNK, np.array([False])))[0]
+    mask = np.asarray(doubled_mask(frames, CHUNK, np.array([False]), np.array([True])))[0]
     noisy = forward(mask=mask, positions=np.tile(np.arange(frames), 2)).token[frames:]
     chunk = np.arange(frames) // CHUNK
     causal = chunk[None, :] <= chunk[:, None]

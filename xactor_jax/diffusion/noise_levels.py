@@ -19,7 +19,7 @@ of each sequence, so training mixes the ways. To mix clean history with others i
 use the doubled sequence; only the mask tells them apart:
 
     clean  -> clean   j' <= j
-    noisy  -> clean   j' <  j   under clean history, else nothing
+    noisy  -> clean   j' <  j   under clean history, if it is not dropped, else nothing
     noisy  -> noisy   j' == j   under clean history, else j' <= j
 """
 
@@ -90,6 +90,7 @@ class Levels:
     history_label: Float[Array, "b 1"]  # what the network is told of the clean copy
     history_noise: Float[Array, "b 1"]  # the noise the clean copy really carries
     clean_history: Bool[Array, " b"]
+    history_seen: Bool[Array, " b"]  # whether noisy chunks under clean history see it at all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,7 @@ class Forcing:
     prefix_level: float = 0.05
     history_level: float = 0.05  # the clean copy's label is U(0, history_level)
     noised_history: float = 0.5  # share of items whose clean copy really carries that noise
-    drop_history: float = 0.05  # share of items whose whole history is pure noise (guidance)
+    drop_history: float = 0.05  # share of items under clean history that see none (guidance)
 
     def __post_init__(self):
         if min(self.shares) < 0 or not any(self.shares):
@@ -140,10 +141,9 @@ class Forcing:
 
         label = self.history_level * jax.random.uniform(history_key, (batch, 1))
         noised = jax.random.bernoulli(noised_key, self.noised_history, (batch, 1))
-        dropped = jax.random.bernoulli(drop_key, self.drop_history, (batch, 1))
-        label = jnp.where(dropped, 1.0, label)
-        added = jnp.where(noised | dropped, label, 0.0)
-        return Levels(noisy, label, added, kind == WAYS.index("clean_history"))
+        added = jnp.where(noised, label, 0.0)
+        seen = ~jax.random.bernoulli(drop_key, self.drop_history, (batch,))
+        return Levels(noisy, label, added, kind == WAYS.index("clean_history"), seen)
 
 
 def fused_snr_weights(
@@ -191,7 +191,7 @@ def chunk_causal_mask(frames: int, chunk: int) -> Bool[np.ndarray, "frames frame
 
 
 def doubled_mask(
-    frames: int, chunk: int, clean_history: Bool[Array, " b"]
+    frames: int, chunk: int, clean_history: Bool[Array, " b"], history_seen: Bool[Array, " b"]
 ) -> Bool[Array, "b 2*frames 2*frames"]:
     """The mask over [clean copy | noisy copy] (module docstring)."""
     index = jnp.arange(frames) // chunk
@@ -199,7 +199,7 @@ def doubled_mask(
     doubled = clean_history[:, None, None]
     clean_to_noisy = jnp.zeros((len(clean_history), frames, frames), bool)
     clean_to_clean = jnp.broadcast_to(key <= query, clean_to_noisy.shape)
-    noisy_to_clean = doubled & (key < query)
+    noisy_to_clean = doubled & history_seen[:, None, None] & (key < query)
     noisy_to_noisy = jnp.where(doubled, key == query, key <= query)
     top = jnp.concatenate([clean_to_clean, clean_to_noisy], axis=2)
     bottom = jnp.concatenate([noisy_to_clean, noisy_to_noisy], axis=2)

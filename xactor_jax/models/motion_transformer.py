@@ -266,7 +266,7 @@ class MotionTransformer(nnx.Module):
         still = jnp.where(
             reference_seen[:, None],
             self.reference_in(reference.astype(c.dtype)),
-            self.no_reference[...],
+            self.no_reference[...].astype(c.dtype),
         )
         x = self.latent_in(z.astype(c.dtype)) + still[:, None]
         if self.direction_in is not None and direction is not None:

@@ -147,7 +147,7 @@ class MotionObjective:
             jnp.concatenate([copy, noisy], axis=1),
             jnp.concatenate([label, levels.noisy], axis=1),
             jnp.tile(jnp.arange(t), (b, 2)),
-            doubled_mask(t, self.config.chunk, levels.clean_history),
+            doubled_mask(t, self.config.chunk, levels.clean_history, levels.history_seen),
             **told | twice,
         )[:, t:]
 
@@ -185,16 +185,12 @@ class MotionObjective:
         level_key, noise_key = jax.random.split(key)
         first = jax.random.uniform(level_key, (len(x), 1), minval=0.3, maxval=0.7)
         z = self.flow.corrupt(x, jax.random.normal(noise_key, x.shape), first)
-        clean = jnp.ones_like(levels.clean_history)
+        every = jnp.ones_like(levels.clean_history)
         steps = self.weights.own_history_steps
         for n in range(steps):
             level, following = (first * (1 - k / steps) for k in (n, n + 1))
-            at = Levels(
-                jnp.broadcast_to(level, x.shape[:2]),
-                jnp.zeros_like(level),
-                jnp.zeros_like(level),
-                clean,
-            )
+            none = jnp.zeros_like(level)
+            at = Levels(jnp.broadcast_to(level, x.shape[:2]), none, none, every, every)
             output = self._doubled(model, x, z, at, told)
             z = euler_step(self.flow, output, z, level[..., None], following[..., None])
         return jax.lax.stop_gradient(z)
@@ -205,7 +201,8 @@ class MotionObjective:
             return 1.0
         chunk = self.config.chunk
         noisy = levels.noisy[:, ::chunk]  # one level a chunk, but for levels by frame
-        seen = jnp.where(levels.clean_history[:, None], levels.history_noise, noisy)
+        copied = jnp.where(levels.history_seen[:, None], levels.history_noise, 1.0)
+        seen = jnp.where(levels.clean_history[:, None], copied, noisy)
         return jnp.repeat(fused_snr_weights(noisy, seen, chunk), chunk, axis=1)
 
     def sampler(self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray) -> Any:
