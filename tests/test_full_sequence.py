@@ -1,13 +1,18 @@
 """Full-sequence diffusion over windows, against one pass over everything."""
 
+from argparse import Namespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_acting import features, make, whole_sequence
 from small_models import quick_compilation as quick_compilation
+from small_models import random_examples, small_objective
 
 from xactor_jax.acting import perform
+from xactor_jax.errors import InputError
+from xactor_jax.generate import acting_of
 from xactor_jax.motion_sampler import MotionSampling
 
 SAMPLING = MotionSampling(steps=3, audio_guidance=2.0)
@@ -44,6 +49,19 @@ def test_one_window_is_denoised_as_a_whole(made):
         )
         z = z - (untold + 2.0 * (told - untold)) / 3
     np.testing.assert_allclose(acted(sampler, heard[window:-window])[0], z[0], atol=1e-4)
+
+
+def test_the_program_that_is_planned_for_it_takes_all_frames():
+    objective, _ = small_objective("motion", **{"motion.chunk": 20})
+    batch = random_examples(objective, 2)
+    params = jax.eval_shape(objective.init, jax.random.key(0))
+    found = jax.eval_shape(objective.sampler, params, {}, batch, jax.random.key(0))
+    assert found.shape == (2, 20, objective.config.latent)
+
+
+def test_commands_that_act_in_chunks_refuse_it(made):
+    with pytest.raises(InputError, match=r"mine/motion\.safetensors: acts whole recordings only"):
+        acting_of(Namespace(checkpoint="mine"), made[0])
 
 
 @pytest.mark.parametrize("frames", [7, 20, 21, 75])

@@ -72,6 +72,10 @@ def test_any_stretch_is_the_same_as_that_part_of_the_whole(read):
         ([{"from": 2, "to": 2, "yaw": 1}], "'from' must be 0 or later and before 'to'"),
         ([{"from": -1, "yaw": 1}], "'from' must be 0 or later and before 'to'"),
         ('[{"to": NaN, "yaw": 1}]', "'to' must be a number, not nan"),
+        ([{"from": 1e308, "yaw": 1}], "are seconds; use 10000000 at most"),
+        ([{"to": 1e308, "yaw": 1}], "are seconds; use 10000000 at most"),
+        ([{"yaw": 10**400}], "'yaw' must be a number, not 10000"),
+        ("[" * 100_000, "script.json: not JSON"),
         ([{"from": 1, "to": 2}], "entry 1: sets nothing; name one of emotion, intensity, yaw"),
     ],
 )

@@ -39,9 +39,8 @@ from xactor_jax.evaluation.plots import save_plots
 from xactor_jax.evaluation.report import print_table, write_results
 from xactor_jax.evaluation.scenes import Scene, evenly, footage_clips, scene_of
 from xactor_jax.generate import acting_of, add_sampling, check_ranges, sampling_of
-from xactor_jax.motion_sampler import MotionSampler
 from xactor_jax.progress import progress
-from xactor_jax.release import MOTION_FILE, RENDERER_FILE, PortraitRenderer
+from xactor_jax.release import MOTION_FILE, RENDERER_FILE, PortraitRenderer, open_motion
 
 NEEDS = {
     "reenactment": ("footage", "actors", "face_models"),
@@ -103,7 +102,7 @@ class Evaluation:
         self.renderer = PortraitRenderer(checkpoint / RENDERER_FILE)
         self.sampler = None
         if {"motion", "speech", "direction", "drift"} & set(chosen.suites):
-            self.sampler = MotionSampler.open(checkpoint / MOTION_FILE)
+            self.sampler = open_motion(checkpoint / MOTION_FILE, self.renderer)
         if "face_models" in {flag for suite in chosen.suites for flag in NEEDS[suite]}:
             self.meter: MouthMeter = mouth_meter(chosen.face_models)
         if "speech" in chosen.suites:

@@ -205,7 +205,10 @@ def sampling_of(chosen: Namespace, renderer: AnyRenderer) -> Sampling:
 
 
 def acting_of(chosen: Namespace, sampler: MotionSampler) -> MotionSampling:
-    """Likewise of the motion."""
+    """Likewise of the motion. Raises InputError where chunk after chunk cannot be acted."""
+    if sampler.config.full_sequence:
+        weights = Path(chosen.checkpoint) / MOTION_FILE
+        raise InputError(f"{weights}: acts whole recordings only; give one that acts in chunks")
     told = {name: getattr(chosen, name, None) for name in _ACTING}
     told = {name: scale for name, scale in told.items() if scale is not None}
     return dataclasses.replace(sampler.sampling, **told)

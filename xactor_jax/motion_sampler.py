@@ -146,18 +146,7 @@ class MotionSampler:
         """How this model samples. Raises ValueError where chunks in flight or the sink do not fit,
         and where there is an emotion guidance but nothing can be told.
         """
-        c = self.config
-        rollout = Rollout(
-            chunk=c.chunk,
-            context=c.context,
-            flow=self.flow,
-            steps=sampling.steps,
-            chunks_in_flight=sampling.chunks_in_flight,
-            history_level=sampling.history_level,
-            commit=sampling.commit,
-            sink=sampling.sink,
-        )
-        return Plan(rollout, self.branches(sampling))
+        return Plan(rollout_of(self.config, self.flow, sampling), self.branches(sampling))
 
     def branches(self, sampling: MotionSampling) -> tuple[str, ...]:
         """What each branch of the batch does not see; the first one sees everything.
@@ -302,6 +291,20 @@ class MotionSampler:
             without("emotion", direction, untold),
             past,
         )
+
+
+def rollout_of(config: MotionTransformerConfig, flow: Flow, sampling: MotionSampling) -> Rollout:
+    """How chunks follow each other. Raises ValueError where chunks or the sink do not fit."""
+    return Rollout(
+        chunk=config.chunk,
+        context=config.context,
+        flow=flow,
+        steps=sampling.steps,
+        chunks_in_flight=sampling.chunks_in_flight,
+        history_level=sampling.history_level,
+        commit=sampling.commit,
+        sink=sampling.sink,
+    )
 
 
 def _once(model: MotionTransformer, flight: Flight) -> Once:

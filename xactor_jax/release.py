@@ -58,14 +58,19 @@ def open_checkpoint(folder: str | Path) -> tuple[AnyRenderer, MotionSampler]:
     Raises InputError where the folder or one of its files is missing or foreign, or the motion was
     learnt on latents of another encoder.
     """
-    renderer, folder = open_renderer(folder), Path(folder)
-    sampler = MotionSampler.open(folder / MOTION_FILE)
+    renderer = open_renderer(folder)
+    return renderer, open_motion(Path(folder) / MOTION_FILE, renderer)
+
+
+def open_motion(path: Path, renderer: AnyRenderer) -> MotionSampler:
+    """The motion of a weights file, for a renderer. Raises InputError likewise."""
+    sampler = MotionSampler.open(path)
     if sampler.encoder != renderer.encoder:
         raise InputError(
-            f"{folder / MOTION_FILE}: trained on latents of another encoder than that of "
-            f"{RENDERER_FILE}; put files of one training together"
+            f"{path}: trained on latents of another encoder than the renderer's; put files of one "
+            "training together"
         )
-    return renderer, sampler
+    return sampler
 
 
 class PortraitRenderer:

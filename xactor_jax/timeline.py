@@ -38,6 +38,7 @@ _RANGES = {
 }
 _ANGLES = ("yaw", "pitch", "roll", "gaze")
 _NAMES = ("from", "to", "emotion", *_RANGES)
+_LATEST = 10_000_000  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ def read_timeline(path: str | Path) -> Timeline:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON: {error}") from None
     if not isinstance(entries, list):
         raise InputError(f'{path}: give a list of entries, as [{{"from": 0, "emotion": "happy"}}]')
@@ -91,6 +92,8 @@ def _entry(given: Any, where: str) -> Entry:
     stop = _number(given["to"], "to", where) if "to" in given else math.inf
     if not 0 <= start < stop:
         raise InputError(f"{where}: 'from' must be 0 or later and before 'to'")
+    if max(start, stop if "to" in given else 0) > _LATEST:
+        raise InputError(f"{where}: 'from' and 'to' are seconds; use {_LATEST} at most")
     values = {
         name: _value(value, name, where)
         for name, value in given.items()
@@ -128,6 +131,10 @@ def _value(value: Any, name: str, where: str) -> Any:
 
 
 def _number(value: Any, name: str, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{where}: '{name}' must be a number, not {value!r}")
-    return float(value)
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{where}: '{name}' must be a number, not {value!r:.40}")
+    return number

@@ -12,6 +12,7 @@ from small_models import (
     losses,
     motion_config,
     renderer_file,
+    small_objective,
     video_config,
     wav2vec2_file,
 )
@@ -153,6 +154,31 @@ def test_held_out_clips_are_needed(config, tmp_path, tmp_path_factory):
     config.data.folders = (str(tmp_path / "clips"),)
     with pytest.raises(InputError, match="no test clip of 50 frames"):
         make_task(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"motion.context": 22}, "context=22: use a multiple of chunk=5"),
+        ({"forcing.in_flight": 0}, "in_flight=0: use 1 or more"),
+        ({"sampling.chunks_in_flight": 3}, "10 steps are not shared evenly by 3 chunks"),
+        ({"sampling.commit": "scale"}, "commit 'scale': use one of scaled"),
+        ({"forcing.clean_history": 0.0, "loss.own_history": 0.5}, "needs a share of"),
+        ({"forcing.per_frame": 0.5, "loss.fused_snr": True}, "set config.forcing.per_frame=0"),
+        ({"motion.chunk": 20, "sampling.history_guidance": 2.0}, "one chunk has no history: use"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_told_before_training(changes, message):
+    with pytest.raises(InputError, match=message):
+        small_objective("motion", **changes)
+
+
+def test_a_second_evaluation_compiles_nothing(task, trained):
+    params = task.init(jax.random.key(0))
+    task.evaluate(params, task.frozen, jax.random.key(0))
+    compilations = MotionSampler.next_chunk._cache_size()
+    task.evaluate(params, task.frozen, jax.random.key(1))
+    assert MotionSampler.next_chunk._cache_size() == compilations
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,8 @@ def make_objective(config: Any, renderer: RendererConfig | None = None) -> Shape
             return AutoencoderObjective(config)
         case "motion":
             from xactor_jax.release import renderer_at
-            from xactor_jax.tasks.motion import MotionObjective, hearing_of
+            from xactor_jax.tasks.motion import hearing_of
+            from xactor_jax.tasks.motion_objective import MotionObjective
 
             encoder = (renderer or renderer_at(config.renderer).config).encoder
             return MotionObjective(config, encoder.latent, hearing_of(config))
