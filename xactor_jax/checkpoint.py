@@ -300,6 +300,8 @@ def load_weights(path: Path) -> tuple[dict, dict[str, Any]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()} if metadata else {}  # noqa: SIM118
     except SafetensorError as error:
         raise InputError(f"{path}: not a whole safetensors file ({error})") from error
+    except OSError:  # by safetensors, "no such file", also where it is there
+        raise InputError(f"{path}: may not be read; change its permissions") from None
     if metadata is None:
         raise InputError(f"{path}: safetensors, but not weights of xactor_jax")
     params: dict = {}

@@ -16,8 +16,22 @@ import jax
 
 from xactor_jax.errors import InputError
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ACCESS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+}
+
 # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX.
 _KEEP = {-1: 2**31 - 1, -3: 2**29, -8: 1}
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Names defaults, but not those that say nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        says_nothing = action.default is None or action.default in ("", False)
+        return action.help if says_nothing else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,25 +41,42 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Formatter,
         )
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse, but an empty value, such as a shell's unset variable leaves, is refused."""
+        for argument in sys.argv[1:] if args is None else args:
+            if argument.startswith("--") and argument.endswith("="):
+                raise InputError(f"{argument} is empty; give a value")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see --help)")
 
 
 def run(command: Callable[[], None]) -> None:
-    """Run a command; an InputError or a full disk becomes one line on stderr and exit code 2."""
+    """Run a command; what its user can mend becomes one line on stderr and exit code 2.
+
+    That is an InputError, a full disk, and a path that may not be used; Ctrl-C ends with 130.
+    """
     try:
         command()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror}; make room and run again", file=sys.stderr)
+        if error.errno in _NO_ROOM:
+            cure = "make room and run again"
+        elif error.errno in _NO_ACCESS and where:
+            cure = "name another path, or change its permissions"
+        else:
+            raise
+        print(f"error: {where}{error.strerror}; {cure}", file=sys.stderr)
         sys.exit(2)
 
 

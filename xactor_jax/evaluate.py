@@ -68,7 +68,7 @@ def flags(arguments: list[str]) -> Namespace:
         "--only",
         "--suite",
         default="",
-        help=f"some of {','.join(NEEDS)} (default: not the last two)",
+        help=f"some of {','.join(NEEDS)}; if not given the first three, with --speech four",
     )
     parser.add_argument("--minutes", type=int, default=10, help="of each voice, for drift")
     add_sampling(parser)
@@ -103,6 +103,9 @@ class Evaluation:
         self.sampler = None
         if {"motion", "speech", "direction", "drift"} & set(chosen.suites):
             self.sampler = open_motion(checkpoint / MOTION_FILE, self.renderer)
+        for name, folder in (("footage", chosen.footage), ("actors", chosen.actors)):
+            if any(name in NEEDS[suite] for suite in chosen.suites):
+                open_shards(folder, "test")
         if "face_models" in {flag for suite in chosen.suites for flag in NEEDS[suite]}:
             self.meter: MouthMeter = mouth_meter(chosen.face_models)
         if "speech" in chosen.suites:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import signal
 import sys
 import time
 from argparse import Namespace
@@ -170,8 +171,15 @@ def changes_added(
 def add_sampling(parser: Parser) -> None:
     """The flags that say how frames and motion are drawn."""
     parser.add_argument("--seed", type=int, default=0, help="another seed acts differently")
-    parser.add_argument("--steps", type=int, help="denoising steps of each frame")
-    parser.add_argument("--motion_guidance", type=float, help="over 1: moves more; 1: none")
+    parser.add_argument(
+        "--steps", type=int, help="denoising steps of each frame, if not the checkpoint's own"
+    )
+    parser.add_argument(
+        "--motion_guidance",
+        type=float,
+        help="over 1: moves further from the portrait's expression; 1: none; this and those below "
+        "are the checkpoint's own if not given",
+    )
     parser.add_argument(
         "--audio_guidance", type=float, help="over 1: follows the voice more; 1: none"
     )
@@ -336,6 +344,8 @@ def main() -> None:
     """Generate what the flags say."""
     chosen = flags(sys.argv[1:])
     start_up()
+    # Ended from outside, the half-written video is removed too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     stopwatch = Stopwatch()
     made = (acted if chosen.driving is None else reenacted)(chosen, stopwatch)
     with (

@@ -40,7 +40,8 @@ def open_renderer(folder: str | Path) -> AnyRenderer:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: no such checkpoint folder; give one with {RENDERER_FILE} and {MOTION_FILE}"
+            f"{folder}: no such checkpoint folder; run in the project's own folder, or give "
+            f"--checkpoint=FOLDER with {RENDERER_FILE} and {MOTION_FILE}"
         )
     if is_converted(folder):
         return XNemoRenderer(folder)

@@ -277,7 +277,10 @@ def open_shards(folder: str | os.PathLike, split: str) -> Shards:
     """
     folder = Path(folder)
     if not (folder / "dataset_info.json").is_file():
-        raise InputError(f"{folder}: no clips here; write some with python -m xactor_jax.prepare")
+        raise InputError(
+            f"{folder}: no clips here; write some with python -m xactor_jax.prepare, "
+            "or actors with python -m xactor_jax.data.actors"
+        )
     index = folder / f"index-{split}.json"
     if not index.is_file():
         raise InputError(f"{folder}: no split {split!r}; prepare the clips again")

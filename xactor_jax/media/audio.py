@@ -147,6 +147,8 @@ def open_media(path: Path) -> av.container.InputContainer:
     try:
         # With its protocol, a name such as "concat:a" is a name and nothing else.
         return av.open(f"file:{path}", metadata_errors="replace", options=_OPTIONS)
+    except PermissionError:
+        raise InputError(f"{path}: may not be read; change its permissions") from None
     except (av.FFmpegError, ValueError):
         raise InputError(f"{path}: not an audio or video file that FFmpeg can read") from None
 

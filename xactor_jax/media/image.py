@@ -43,6 +43,8 @@ def read_image(path: str | os.PathLike) -> UInt8[np.ndarray, "h w 3"]:
             upright = upright.convert("RGBA")
     except InputError:
         raise
+    except PermissionError:
+        raise InputError(f"{path}: may not be read; change its permissions") from None
     except Exception:  # damaged files make Pillow's readers raise nearly anything
         raise InputError(
             f"{path}: not a picture that Pillow can read; give a PNG or JPEG"
