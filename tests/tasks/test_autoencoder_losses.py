@@ -73,7 +73,8 @@ def test_frames_count_inversely_to_what_copying_the_reference_misses():
     is_footage = np.array([False, True, True])
     usual = by_source(copying, is_footage)
     np.testing.assert_array_equal(usual, [8, 2])
-    np.testing.assert_array_equal(by_source(copying, np.zeros(3, bool)), [1, 1])
+    np.testing.assert_array_equal(by_source(copying[1:], is_footage[1:]), [2, 2])
+    np.testing.assert_array_equal(by_source(0 * copying, is_footage), [1, 1])
     # The same share of it counts the same, whatever the source and the frame.
     free = frame_weights(copying, usual, is_footage, 0.0)
     np.testing.assert_allclose(free * copying, 4, rtol=1e-6)  # sqrt(8 * 2)

@@ -118,11 +118,13 @@ def reading_error(
 def by_source(
     copying: Float[np.ndarray, "n t"], is_footage: Bool[np.ndarray, " n"]
 ) -> Float[np.ndarray, " 2"]:
-    """Mean error of copying the reference, of actors and of footage; ones if either has none."""
+    """Mean error of copying the reference, of actors and of footage.
+
+    Where one has none it is the other's, and 1 where neither has.
+    """
     found = [copying[is_footage == source] for source in (False, True)]
-    if not all(len(errors) and errors.mean() > 0 for errors in found):
-        return np.ones(2, np.float32)
-    return np.array([errors.mean() for errors in found], np.float32)
+    means = [float(errors.mean()) if len(errors) else 0.0 for errors in found]
+    return np.array([mean or max(means) or 1.0 for mean in means], np.float32)
 
 
 def frame_weights(
