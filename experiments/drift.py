@@ -11,6 +11,7 @@ the same weights and settings is not measured again.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import sys
 from argparse import Namespace
@@ -21,7 +22,9 @@ from typing import Any
 from configs.drift import AFTER_MIXTURE, get_config
 from experiments.drift_report import write_report
 from xactor_jax.command import Parser, run, start_up
+from xactor_jax.data.tracks import shards_digest
 from xactor_jax.errors import InputError
+from xactor_jax.evaluation.drift import scripts
 from xactor_jax.evaluation.drift_bench import (
     DriftBench,
     encode_held_out_actors,
@@ -29,7 +32,7 @@ from xactor_jax.evaluation.drift_bench import (
 )
 from xactor_jax.evaluation.report import write_json
 from xactor_jax.motion_sampler import MotionSampler, MotionSampling
-from xactor_jax.release import PortraitRenderer
+from xactor_jax.release import PortraitRenderer, open_motion
 from xactor_jax.state import digest
 from xactor_jax.tasks import make_task
 from xactor_jax.train import train
@@ -114,9 +117,12 @@ def weights_of(variant: str, chosen: Namespace) -> Path:
     return workdir / "model.safetensors"
 
 
-def made_by_of(each: Run, sampler: MotionSampler, chosen: Namespace) -> dict[str, Any]:
-    """What a run's numbers depend on."""
+def made_by_of(
+    each: Run, sampler: MotionSampler, chosen: Namespace, shared: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a run's numbers depend on; `shared`: what those of all runs do."""
     return {
+        **shared,
         "variant": each.trained,
         "weights": digest(sampler.weights),
         "sampling": dataclasses.asdict(sampling_of(each, sampler)),
@@ -153,19 +159,30 @@ def read_results(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not this experiment's results ({error}); move it") from None
 
 
+def shared_by_all(chosen: Namespace, renderer: PortraitRenderer) -> dict[str, str]:
+    """Digests of the renderer, the actors, and what the voices say."""
+    [script] = scripts(1, 1, lambda done: None)
+    return {
+        "renderer": digest(renderer.weights[0]),
+        "actors": shards_digest(Path(chosen.actors)),
+        "script": hashlib.sha256(script.audio.tobytes()).hexdigest()[:12],
+    }
+
+
 def main() -> None:
     """Train and measure what is missing, and write the report after every run."""
     chosen = flags(sys.argv[1:])
     start_up()
     folder, renderer = Path(chosen.output), PortraitRenderer(Path(chosen.renderer))
     folder.mkdir(parents=True, exist_ok=True)
+    shared = shared_by_all(chosen, renderer)
     results, bench = read_results(folder / "drift.json"), None
     wanted = chosen.only.split(",") if chosen.only else [each.name for each in RUNS]
     for each in RUNS:
         if each.name not in wanted:
             continue
-        sampler = MotionSampler.open(weights_of(each.trained, chosen))
-        made_by = made_by_of(each, sampler, chosen)
+        sampler = open_motion(weights_of(each.trained, chosen), renderer)
+        made_by = made_by_of(each, sampler, chosen, shared)
         if results["runs"].get(each.name, {}).get("made_by") == made_by:
             continue
         if bench is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xactor_jax.evaluation.drift import summary
 from xactor_jax.evaluation.plots import drift
 
 BEGIN, END = "<!-- measured: written by experiments/drift.py -->", "<!-- /measured -->"
@@ -47,6 +49,7 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
     if ways:
         drift(folder / "drift.png", {name: run["minutes"] for name, run in ways.items()})
         shown = {name: [pick(run) for pick in _HEADINGS.values()] for name, run in ways.items()}
+        ways = shortened(ways)
         parts += [_sizes(ways), _table(list(_HEADINGS), shown)]
         frames = {
             name: [run["minutes"][key][place] for key, place in _OF_FRAMES.values()]
@@ -56,9 +59,27 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
         parts += [_table(list(_OF_FRAMES), frames), "![curves](drift.png)"]
     if others:
         compared = {"mixture": runs["mixture"]} | others if "mixture" in runs else others
+        compared = shortened(compared)
         shown = {name: [pick(run) for pick in _HEADINGS.values()] for name, run in compared.items()}
-        parts += [_sizes(others), _table(list(_HEADINGS), shown)]
+        parts += [_sizes(compared), _table(list(_HEADINGS), shown)]
     _replace(folder / "drift.md", "\n\n".join(parts))
+
+
+def shortened(runs: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs over the minutes that all of them have, so that they can be compared."""
+    least = min(run["n"]["minutes"] for run in runs.values())
+    found = {}
+    for name, run in runs.items():
+        if run["n"]["minutes"] == least:
+            found[name] = run
+            continue
+        minutes = {
+            key: [math.nan if value is None else value for value in values[:least]]
+            for key, values in run["minutes"].items()
+        }
+        n = run["n"] | {"minutes": least}
+        found[name] = run | summary(minutes) | {"minutes": minutes, "n": n}
+    return found
 
 
 def _sizes(runs: Mapping[str, Any]) -> str:

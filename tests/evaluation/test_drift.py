@@ -93,8 +93,12 @@ def test_fading_shows_in_the_last_minute(readers):
     true = np.stack([latents_of(voice) for voice in voices])
     acted = true.copy()
     last = slice(2 * drift.MINUTE, None)
-    acted[:, last] = 0.3 * (true[:, last] - true.mean(axis=(0, 1))) + true.mean(axis=(0, 1)) + 1
-    found = drift.summary(drift.curves(acted, voices, readers, drift.Real.of(list(true))))
+    acted[:, last] = 0.3 * (true[:, last] - true.mean(axis=(0, 1))) + true.mean(axis=(0, 1))
+    acted[:, last, -5:] += 1
+    minutes = drift.curves(acted, voices, readers, drift.Real.of(list(true)))
+    found = drift.summary(minutes)
+    assert minutes["blinks"][0] == pytest.approx(15, abs=1)
+    assert minutes["blinks"][2] == 0
     assert found["frechet_ratio"] > 10
     assert found["deviation_least"] == pytest.approx(0.3, abs=0.05)
     assert found["velocity_least"] == pytest.approx(0.3, abs=0.05)

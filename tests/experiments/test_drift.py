@@ -70,6 +70,19 @@ def test_the_page_shows_the_numbers_and_keeps_its_words(tmp_path):
     assert (tmp_path / "drift.png").stat().st_size > 0
 
 
+def test_runs_are_compared_over_the_minutes_that_all_have(tmp_path):
+    longer, shorter = measured([2.0, 4.0, 8.0]), measured([1.0, 3.0])
+    others = dict.fromkeys(longer["minutes"], [0.5, 0.7, 0.1])
+    longer["minutes"] = others | {"frechet": longer["minutes"]["frechet"]}
+    longer["n"] = {"voices": 8, "minutes": 3}
+    write_report(tmp_path, {"runs": {"mixture": longer, "context_1": shorter}})
+    ablations = (tmp_path / "drift.md").read_text().split("![curves]")[1]
+    assert "8 voices of 2 minutes each" in ablations
+    row = next(line for line in ablations.splitlines() if line.startswith("| mixture"))
+    expected = [2, 4, "0.5 to 0.7", "0.5 to 0.7", 0.5, 0.7, 0.6, 0.6, 0.7, 0.7]
+    assert row == f"| mixture | {' | '.join(map(str, expected))} |"
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -45,6 +45,7 @@ class Readers:
 
     ridges: dict[str, Any]
     emotion: Any
+    shut: float  # lids, as read, half way between open and shut ones; ridges shrink to the mean
 
     @classmethod
     def fit(cls, latents: Latents, targets: dict[str, np.ndarray], emotion: np.ndarray) -> Readers:
@@ -55,10 +56,14 @@ class Readers:
                 latents, target
             )
 
+        ridges = {name: ridge(target) for name, target in targets.items()}
+        lids, shut = ridges["blink"].predict(latents), targets["blink"] > 0.5
+        known = shut.any() and not shut.all()
         regression = LogisticRegression(max_iter=3000, class_weight="balanced")
         return cls(
-            {name: ridge(target) for name, target in targets.items()},
+            ridges,
             make_pipeline(StandardScaler(), regression).fit(latents, emotion),
+            float(lids[shut].mean() + lids[~shut].mean()) / 2 if known else 0.5,
         )
 
     def read(self, name: str, latents: Latents) -> Float[np.ndarray, " t"]:
@@ -212,8 +217,6 @@ def _of_minute(
     rows = acted.reshape(-1, acted.shape[-1])
     read = {name: [readers.read(name, each) for each in acted] for name in readers.ridges}
     truth = [{name: values[part] for name, values in targets_of(v).items()} for v in voices]
-    # Lids as read are shrunk towards their mean: half way between shut and open.
-    shut = float(np.mean([np.quantile(lids, [0.5, 0.99]) for lids in read["blink"]]))
     emotion = _emotions(readers.emotion, acted, voices, part)
     return {
         "frechet": frechet(rows.mean(axis=0), np.cov(rows.T), real.mean, real.covariance),
@@ -227,7 +230,7 @@ def _of_minute(
         "yaw_range_true": float(np.degrees(np.mean([_range(t["yaw"]) for t in truth]))),
         "pitch_range": float(np.degrees(np.mean([_range(pitch) for pitch in read["pitch"]]))),
         "pitch_range_true": float(np.degrees(np.mean([_range(t["pitch"]) for t in truth]))),
-        "blinks": float(np.mean([blinks(lids, shut) for lids in read["blink"]])),
+        "blinks": float(np.mean([blinks(lids, readers.shut) for lids in read["blink"]])),
         "blinks_true": float(np.mean([blinks(t["blink"], 0.5) for t in truth])),
     }
 
