@@ -72,7 +72,7 @@ def test_the_page_shows_the_numbers_and_keeps_its_words(tmp_path):
 
 def test_runs_are_compared_over_the_minutes_that_all_have(tmp_path):
     longer, shorter = measured([2.0, 4.0, 8.0]), measured([1.0, 3.0])
-    others = dict.fromkeys(longer["minutes"], [0.5, 0.7, 0.1])
+    others = {key: [0.5, 0.7, 0.1] for key in longer["minutes"]}
     longer["minutes"] = others | {"frechet": longer["minutes"]["frechet"]}
     longer["n"] = {"voices": 8, "minutes": 3}
     write_report(tmp_path, {"runs": {"mixture": longer, "context_1": shorter}})
