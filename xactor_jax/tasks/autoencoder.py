@@ -47,10 +47,10 @@ from xactor_jax.tasks.autoencoder_losses import (
     weighted_error,
 )
 from xactor_jax.tasks.reenactment import (
-    Render,
     encode_latents,
     encode_motion,
     render_examples,
+    rendering,
     save_strips,
     score,
     see,
@@ -313,14 +313,6 @@ class AutoencoderTask(AutoencoderObjective):
         """Read, crop and augment one example."""
         return self.examples.load(element, rng)
 
-    def _render(self, params: Any, frozen: Any, key: PRNGKeyArray) -> Render:
-        render = jax.jit(
-            lambda params, frozen, batch: render_examples(
-                self._merge(params, frozen).renderer, batch, key
-            )
-        )
-        return lambda batch: np.asarray(render(params, frozen, jax.device_put(batch)))
-
     def evaluate(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
         """Reenactment of held-out clips: PSNR of picture and mouth, and that of the reference.
 
@@ -328,12 +320,12 @@ class AutoencoderTask(AutoencoderObjective):
         """
         if not self.weights.renders:
             return self._held_out_losses(params, frozen, key)
-        return score(self.held_out, self._render(params, frozen, key), 16)
+        return score(self.held_out, rendering(self.sampler, params, frozen, key), 16)
 
     def _held_out_losses(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
-        numbers = {}
+        numbers, loss = {}, jax.jit(self.loss)
         for source, batch in self.held_out.fixed_batches(16).items():
-            found = jax.jit(self.loss)(params, frozen, jax.device_put(batch), key)[1]
+            found = loss(params, frozen, batch, key)[1]
             numbers |= {
                 f"{source}/{name}": float(found[name])
                 for name in ("decoder", "invariance", "truth")
@@ -345,7 +337,7 @@ class AutoencoderTask(AutoencoderObjective):
         """A strip for each source: reference, driving crops, truth, output; if any is rendered."""
         if not self.weights.renders:
             return
-        save_strips(self.held_out, self._render(params, frozen, key), 16, folder)
+        save_strips(self.held_out, rendering(self.sampler, params, frozen, key), 16, folder)
 
     def export(self, params: Any, frozen: Any, path: Path) -> None:
         """The renderer's weights, its codec's basis and its config."""

@@ -297,6 +297,8 @@ class MotionTask(MotionObjective):
         """Curves of the strongest latents of one held-out clip: acted and true."""
         tracks = self.held_out[:2]
         acted = self._perform(params, tracks, tracks, key)
+        if jax.process_index() != 0:
+            return
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
 
