@@ -119,6 +119,25 @@ def test_sigterm_saves_and_the_same_command_ends_at_the_same_bits(whole, tmp_pat
     assert_same_training(tmp_path, whole)
 
 
+def test_a_training_keeps_to_what_it_measured_at_first(whole, tmp_path):
+    stopping = LinearTask(at_evaluation=lambda: signal.raise_signal(signal.SIGTERM))
+    assert train(make_config(save_every=100), stopping, tmp_path) == 4
+    changed = LinearTask()
+    changed.frozen = {"truth": TRUTH + 1}  # as clips that were added change it
+    assert train(make_config(save_every=100), changed, tmp_path) == 6
+    assert_same_training(tmp_path, whole)
+
+
+def test_another_order_of_the_data_is_said_when_a_training_goes_on(tmp_path, caplog):
+    stopping = LinearTask(at_evaluation=lambda: signal.raise_signal(signal.SIGTERM))
+    assert train(make_config(), stopping, tmp_path) == 4
+    changed = LinearTask()
+    changed.source = lambda: range(24)
+    assert train(make_config(seed=5), changed, tmp_path) == 6
+    assert "examples: 24 now, 32 before" in caplog.text
+    assert "seed: 5 now, 4 before" in caplog.text
+
+
 def test_a_killed_training_ends_at_the_same_bits(whole, tmp_path):
     result = child("killed", tmp_path, check=False)
     assert result.returncode == -signal.SIGKILL, result.stderr

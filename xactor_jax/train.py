@@ -29,7 +29,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from xactor_jax.checkpoint import Checkpoints, compare_shapes, load_weights
+from xactor_jax.checkpoint import Checkpoints
 from xactor_jax.data.pipeline import Batches, Source
 from xactor_jax.errors import InputError
 from xactor_jax.metrics import NotFinite, Recorder
@@ -39,7 +39,8 @@ from xactor_jax.planning.model_flops import model_flops
 from xactor_jax.preemption import StopRequest
 from xactor_jax.profile import Profile
 from xactor_jax.sharding import make_mesh, place, replicated, tensor_shardings
-from xactor_jax.state import TrainState, named_tensors
+from xactor_jax.start import first_state, kept_frozen
+from xactor_jax.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -64,7 +65,8 @@ class Task(Objective, Protocol):
     """An objective and its data."""
 
     frozen: Any
-    """Arrays that the loss reads and training never changes; may be {}."""
+    """Arrays that the loss reads and training never changes; may be {}. Measured anew from the data
+    by every run; a training keeps to those that it began with."""
 
     def source(self) -> Source:
         """One epoch of training examples as small index values."""
@@ -166,25 +168,6 @@ def averaged_gradients(task: Objective, optimizer: Any) -> Callable[..., tuple[A
     return whole if slices == 1 else in_slices
 
 
-def read_initial_weights(path: str, template: Any) -> Any:
-    """The tensors of a weights file, laid out like `template`, a tree of shapes.
-
-    Raises InputError naming the first tensor that the file lacks, has too many or in another shape.
-    """
-    arrays = load_weights(Path(path))[0]
-    # Beside its parameters a task may export what it computed from its data.
-    tensors = named_tensors(arrays.get("params", arrays))
-    wanted = named_tensors(template)
-    compare_shapes(
-        {name: list(leaf.shape) for name, leaf in wanted.items()},
-        {name: list(array.shape) for name, array in tensors.items()},
-        path,
-        "config.initial_weights",
-    )
-    leaves = [tensors[name].astype(leaf.dtype) for name, leaf in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
-
-
 def new_state(
     task: Objective,
     optimizer: optax.GradientTransformation,
@@ -195,36 +178,6 @@ def new_state(
     params = task.init(key) if given is None else given
     ema = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
-
-
-def first_state(
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    key: PRNGKeyArray,
-    mesh: Mesh,
-    checkpoints: Checkpoints,
-    batches: Batches,
-    initial_weights: str,
-) -> tuple[TrainState, dict[str, Any]]:
-    """The state to go on from, on the mesh, and the totals of a Recorder: those of the newest
-    checkpoint (and `batches` moved to its position), else step 0 with weights from a file or from
-    `task.init`, and {}."""
-
-    make = functools.partial(new_state, task, optimizer)
-    shapes = jax.eval_shape(make, key, None)
-    shardings = tensor_shardings(shapes, mesh)
-    placed = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )
-    found = checkpoints.restore(placed)
-    if found is None:
-        given = read_initial_weights(initial_weights, shapes.params) if initial_weights else None
-        return jax.jit(make, out_shardings=shardings)(key, given), {}
-    state, meta = found
-    batches.seek(meta["batches"])
-    return state, meta.get("totals", {})
 
 
 def make_batches(config: Any, task: Task, mesh: Mesh) -> Batches:
@@ -321,6 +274,7 @@ class Run:
             if is_new:
                 meta = {
                     "batches": self.batches.position(),
+                    "examples": self.batches.examples,
                     "config": self.config.to_dict(),
                     "totals": self.recorder.totals(),
                 }
@@ -343,9 +297,10 @@ class Run:
 def train(config: Any, task: Task, workdir: Path) -> int:
     """Train `task` in `workdir` until `config.steps`, from its newest checkpoint if it has one.
 
-    Writes checkpoints/, metrics.jsonl, tensorboard/, samples/, model.safetensors (the averaged
-    weights) and, for `config.profile_steps`, profile/ there. Returns the step reached: less than
-    `config.steps` after SIGTERM or Ctrl-C.
+    Writes checkpoints/, frozen.safetensors (what it measured before its first step), metrics.jsonl,
+    tensorboard/, samples/, model.safetensors (the averaged weights) and, for
+    `config.profile_steps`, profile/ there. Returns the step reached: less than `config.steps` after
+    SIGTERM or Ctrl-C.
     Raises InputError for a config that does not fit, a loss that is not finite, checkpoints that
     cannot be read or written, and reading processes that keep dying.
     """
@@ -359,8 +314,8 @@ def train(config: Any, task: Task, workdir: Path) -> int:
         batches = stack.enter_context(contextlib.closing(make_batches(config, task, mesh)))
         folder = workdir / "checkpoints"
         checkpoints = stack.enter_context(Checkpoints(folder, config.keep_last, config.keep_every))
-        weights = config.initial_weights
-        state, totals = first_state(task, optimizer, init_key, mesh, checkpoints, batches, weights)
+        make = functools.partial(new_state, task, optimizer)
+        state, totals = first_state(make, init_key, mesh, checkpoints, batches, config)
         start = int(state.step)
         if start > config.steps:
             raise InputError(f"{workdir} is at step {start}, beyond config.steps={config.steps}")
@@ -372,7 +327,7 @@ def train(config: Any, task: Task, workdir: Path) -> int:
             task=task,
             workdir=workdir,
             update=jit_step(make_step(task, optimizer, schedule, config), state, mesh),
-            frozen=place(task.frozen, mesh),
+            frozen=place(kept_frozen(task.frozen, workdir, is_new=start == 0), mesh),
             keys=keys,
             batches=batches,
             checkpoints=checkpoints,

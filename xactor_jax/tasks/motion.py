@@ -36,7 +36,7 @@ from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransf
 from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling, heard_audio
 from xactor_jax.nn.layers import abstract, initial_keys
 from xactor_jax.release import renderer_at
-from xactor_jax.sharding import check_context
+from xactor_jax.sharding import check_context, to_host
 
 Batch = dict[str, jax.Array]
 
@@ -267,10 +267,15 @@ class MotionTask(MotionObjective):
         return self.examples.load(element, rng)
 
     def _perform(
-        self, params: Any, tracks: list[Track], heard: list[Track], key: PRNGKeyArray
+        self,
+        params: Any,
+        frozen: Any,
+        tracks: list[Track],
+        heard: list[Track],
+        key: PRNGKeyArray,
     ) -> np.ndarray:
         """Latents (n, t, d) acted to the audio of `heard`, each from its track's first frame."""
-        sampler = MotionSampler(self.config, self.hearing, self.flow, params, self.frozen)
+        sampler = MotionSampler(self.config, self.hearing, self.flow, params, to_host(frozen))
         first = np.stack([track.latents[0] for track in tracks])
         length = min(len(t.latents) for t in [*tracks, *heard])
         audio = np.stack([track.audio[:length] for track in heard])
@@ -284,7 +289,7 @@ class MotionTask(MotionObjective):
             if len(tracks) < 2:
                 continue
             for name, heard in (("right", tracks), ("wrong", tracks[1:] + tracks[:1])):
-                acted = self._perform(params, tracks, heard, key)
+                acted = self._perform(params, frozen, tracks, heard, key)
                 truth = np.stack([track.latents[: acted.shape[1]] for track in tracks])
                 numbers[f"{source}/correlation_{name}"] = correlation(acted, truth)
                 if name == "right":
@@ -296,7 +301,7 @@ class MotionTask(MotionObjective):
     def sample(self, params: Any, frozen: Any, key: PRNGKeyArray, folder: Path) -> None:
         """Curves of the strongest latents of one held-out clip: acted and true."""
         tracks = self.held_out[:2]
-        acted = self._perform(params, tracks, tracks, key)
+        acted = self._perform(params, frozen, tracks, tracks, key)
         if jax.process_index() != 0:
             return
         matplotlib.use("Agg")
