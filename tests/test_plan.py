@@ -91,3 +91,11 @@ def test_the_command_ends_with_one_line_and_code_2(slice_name):
     # Without libtpu the second one asks for it.
     assert result.stderr.startswith(f"error: --topology={slice_name}")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_sweep_without_a_possible_mesh_ends_with_one_line_and_code_2():
+    # Eleven devices divide neither 16 examples, nor 14 chunks, and more than tensor may have.
+    arguments = ("--topology=cpu:11", "--sweep", "--renderer=configs/autoencoder.py:tiny")
+    result = plan("--config=configs/motion.py:tiny", *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: no mesh divides this batch; change batch_size\n"

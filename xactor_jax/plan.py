@@ -154,10 +154,11 @@ def main() -> None:
         plans.append(plan)
         if not chosen.sweep:
             show(plan)
-    result = plans[0]
     if chosen.sweep:
         result = {**best(plans), "sweep": plans}
         show_sweep(plans)
+    else:
+        result = plans[0]
     if chosen.output:
         try:
             chosen.output.write_text(json.dumps(result, indent=2) + "\n")
