@@ -35,17 +35,22 @@ def fitted(found: Any, template: Any, where: str, cure: str) -> Any:
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
-def read_initial_weights(path: str, template: Any) -> Any:
+def read_initial_weights(path: str, task: Any, template: Any) -> Any:
     """The parameters in a weights file, laid out like `template`, a tree of shapes.
 
+    Of a task that exports more than it learns: its `learnt_part` of them.
     Raises InputError naming the first tensor that the file lacks, has too many or in another shape.
     """
     arrays = load_weights(Path(path))[0]
     # Beside its parameters a task may export what it computed from its data.
-    return fitted(arrays.get("params", arrays), template, path, "config.initial_weights")
+    params = arrays.get("params", arrays)
+    if hasattr(task, "learnt_part"):
+        params = task.learnt_part(params)
+    return fitted(params, template, path, "config.initial_weights")
 
 
 def first_state(
+    task: Any,
     make: Callable[[PRNGKeyArray, Any], TrainState],
     key: PRNGKeyArray,
     mesh: Mesh,
@@ -69,7 +74,7 @@ def first_state(
     found = checkpoints.restore(placed)
     if found is None:
         path = config.initial_weights
-        given = read_initial_weights(path, shapes.params) if path else None
+        given = read_initial_weights(path, task, shapes.params) if path else None
         return jax.jit(make, out_shardings=shardings)(key, given), {}
     state, meta = found
     _note_changes(meta, {"examples": batches.examples, "seed": config.seed})

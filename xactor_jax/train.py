@@ -315,7 +315,7 @@ def train(config: Any, task: Task, workdir: Path) -> int:
         folder = workdir / "checkpoints"
         checkpoints = stack.enter_context(Checkpoints(folder, config.keep_last, config.keep_every))
         make = functools.partial(new_state, task, optimizer)
-        state, totals = first_state(make, init_key, mesh, checkpoints, batches, config)
+        state, totals = first_state(task, make, init_key, mesh, checkpoints, batches, config)
         start = int(state.step)
         if start > config.steps:
             raise InputError(f"{workdir} is at step {start}, beyond config.steps={config.steps}")

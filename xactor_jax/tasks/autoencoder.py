@@ -21,7 +21,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from xactor_jax.checkpoint import load_weights, save_weights
+from xactor_jax.checkpoint import load_kind, save_weights
 from xactor_jax.config import build, released
 from xactor_jax.data.examples import (
     TRUTH,
@@ -38,6 +38,7 @@ from xactor_jax.models.renderer import NEUTRAL_BOX, Renderer, RendererConfig
 from xactor_jax.models.vae import fit_basis
 from xactor_jax.nn.layers import Linear, abstract, initial_keys
 from xactor_jax.sharding import check_context
+from xactor_jax.start import fitted
 from xactor_jax.tasks.autoencoder_losses import (
     by_source,
     frame_weights,
@@ -295,7 +296,13 @@ class AutoencoderTask(AutoencoderObjective):
         errors = self._copying({name: jnp.asarray(array) for name, array in batch.items()})
         copying = {name: np.asarray(error) for name, error in errors.items()}
         if initial_weights:  # they know the latents of their own basis only
-            codec = load_weights(Path(initial_weights))[0]["statistics"]["codec"]
+            statistics = load_kind(Path(initial_weights), "renderer")[0].get("statistics", {})
+            codec = fitted(
+                statistics.get("codec", {}),
+                self.frozen_shapes["codec"],
+                initial_weights,
+                "config.initial_weights",
+            )
         else:
             codec = fit_basis(to_signed(batch["target"][:, 0]), self.renderer.codec)
         return {

@@ -149,6 +149,10 @@ class VideoTask(VideoObjective):
         self.examples = FaceExamples(self.data, "train")
         self.held_out = FaceExamples(dataclasses.replace(self.data, augment=False), "test")
 
+    def learnt_part(self, params: Any) -> Any:
+        """The temporal modules among the parameters that `export` writes."""
+        return temporal_part(params.get("renderer", {}))
+
     def source(self) -> FaceExamples:
         """The index of windows."""
         return self.examples
