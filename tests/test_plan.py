@@ -68,6 +68,7 @@ def test_a_slice_that_does_not_fit_says_by_how_much_and_what_to_change(tmp_path)
     [
         ([], "--config"),
         (["--config=absent.py"], "absent.py: cannot read this config file"),
+        (["--config=configs"], "can't find '__main__' module"),
         (["--config=configs/motion.py:huge"], "use tiny or full"),
         (["--config=configs/motion.py:tiny", "--set", "mesh.fspd=8"], "fspd"),
         (["--config=configs/motion.py:tiny", "--set", "batch_size"], "FIELD=VALUE"),
@@ -82,6 +83,19 @@ def test_bad_flags_are_one_line(arguments, message):
         read_config(chosen.config, chosen.set)
         start(chosen.topology)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "message"),
+    [
+        ("motion", "optimizer.accumulate=3", "config.batch_size=16 must be a multiple of replica"),
+        ("autoencoder", "renderer.from_reference=False", "RendererConfig: warps_reference needs"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_one_line(config, change, message):
+    result = plan(f"--config=configs/{config}.py:tiny", "--topology=cpu:1", "--set", change)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {message}") and result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("slice_name", ["v9:2x2", "v5e:3x5"])

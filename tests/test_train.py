@@ -233,6 +233,9 @@ def test_initial_weights_of_another_network_are_named(tmp_path, layer, message):
         {"steps": 0},
         {"log_every": 0},
         {"batch_size": 9, "optimizer.accumulate": 2},
+        {"optimizer.accumulate": 0},
+        {"seed": -1},
+        {"weights_dtype": "fp16"},
         {"keep_last": 0},
         {"save_every": 3, "keep_every": 4},
     ],
@@ -240,6 +243,12 @@ def test_initial_weights_of_another_network_are_named(tmp_path, layer, message):
 def test_a_config_that_cannot_work_is_an_input_error(tmp_path, changes):
     with pytest.raises(InputError, match=r"config\."):
         train(make_config(**changes), LinearTask(), tmp_path)
+
+
+def test_a_workdir_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--workdir=.*/file/run: cannot be made \(Not a dir"):
+        train(make_config(), LinearTask(), tmp_path / "file" / "run")
 
 
 def test_eight_devices_train_as_one_and_hand_over(whole, tmp_path):

@@ -10,7 +10,8 @@ A config has steps, log_every, save_every and evaluate_every (in steps), keep_la
 mesh {replica, fsdp, context, tensor}, optimizer {learning_rate, warmup_steps, schedule,
 weight_decay, b1, b2, clip_norm, slowed (optim.py), ema_decay, accumulate (slices of a batch),
 frozen (parts that do not learn)},
-initial_weights (a weights file to start from, or ""), read_threads and read_workers (processes).
+initial_weights (a weights file to start from, or ""), weights_dtype (of exported weights),
+read_threads and read_workers (processes).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from xactor_jax.planning.chips import peak_arithmetic
 from xactor_jax.planning.model_flops import model_flops
 from xactor_jax.preemption import StopRequest
 from xactor_jax.profile import Profile
-from xactor_jax.sharding import make_mesh, place, replicated, tensor_shardings
+from xactor_jax.sharding import check_batch, make_mesh, place, replicated, tensor_shardings
 from xactor_jax.start import first_state, kept_frozen
 from xactor_jax.state import TrainState
 
@@ -194,7 +195,7 @@ def make_batches(config: Any, task: Task, mesh: Mesh) -> Batches:
 
 
 def check(config: Any) -> None:
-    """Raise InputError for a period or a size that the loop cannot keep to."""
+    """Raise InputError for a period, a size or a value that the loop cannot keep to."""
     for name in ("steps", "log_every", "save_every", "evaluate_every", "batch_size"):
         if config[name] < 1:
             raise InputError(f"config.{name}={config[name]} must be at least 1")
@@ -203,12 +204,24 @@ def check(config: Any) -> None:
             f"config.keep_last={config.keep_last} must be at least 1, and config.keep_every="
             f"{config.keep_every} a multiple of config.save_every={config.save_every}"
         )
-    slices = config.optimizer.accumulate
-    if slices < 1 or config.batch_size % slices:
+    if config.optimizer.accumulate < 1:
         raise InputError(
-            f"config.batch_size={config.batch_size} must be a multiple of "
-            f"config.optimizer.accumulate={slices}"
+            f"config.optimizer.accumulate={config.optimizer.accumulate} must be at least 1"
         )
+    if not 0 <= config.seed < 2**32:
+        raise InputError(f"config.seed={config.seed} must lie from 0 to {2**32 - 1}")
+    if config.weights_dtype not in ("float32", "float16"):
+        raise InputError(f"config.weights_dtype={config.weights_dtype!r}: use float32 or float16")
+
+
+def make_folder(workdir: Path) -> None:
+    """Make a training's folder unless it is there. Raises InputError where that cannot be."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--workdir={workdir}: cannot be made ({error.strerror}); choose another"
+        ) from error
 
 
 def random_keys(seed: int, mesh: Mesh) -> tuple[PRNGKeyArray, ...]:
@@ -306,6 +319,8 @@ def train(config: Any, task: Task, workdir: Path) -> int:
     """
     check(config)
     mesh = make_mesh(config.mesh)
+    check_batch(config.batch_size, mesh, config.optimizer.accumulate)
+    make_folder(workdir)
     init_key, *keys = random_keys(config.seed, mesh)
     optimizer, schedule = make_optimizer(config.optimizer, config.steps)
     with contextlib.ExitStack() as stack:

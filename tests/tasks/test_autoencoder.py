@@ -20,7 +20,7 @@ from xactor_jax.checkpoint import load_weights, save_weights
 from xactor_jax.data.shards import decode_frames, open_shards
 from xactor_jax.errors import InputError
 from xactor_jax.release import PortraitRenderer
-from xactor_jax.tasks import make_task
+from xactor_jax.tasks import make_objective, make_task
 from xactor_jax.train import train
 
 
@@ -125,6 +125,12 @@ def test_initial_weights_without_a_codecs_basis_are_named(config, tmp_path, kind
     config.initial_weights = str(path)
     with pytest.raises(InputError, match=rf"other\.safetensors:? {message}"):
         make_task(config)
+
+
+def test_a_loss_of_moved_pictures_needs_that_they_are_moved():
+    config = autoencoder_config(None, **{"renderer.warps_reference": False})
+    with pytest.raises(InputError, match=r"loss\.moved=3\.0 needs config\.renderer\.warps_ref"):
+        make_objective(config)
 
 
 def test_a_task_that_does_not_exist_is_named(config):

@@ -71,7 +71,7 @@ class Planned:
 
     def batch(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """A batch of so many examples."""
-        check_batch(size, self.mesh)
+        check_batch(size, self.mesh, self.config.optimizer.accumulate)
         rows = {
             name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype)
             for name, one in self.objective.example_shapes.items()

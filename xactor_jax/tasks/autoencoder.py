@@ -102,6 +102,11 @@ class AutoencoderObjective:
             latent=self.renderer.encoder.latent, **config.face_decoder.to_dict()
         )
         self.weights = build(AutoencoderLoss, config.loss.to_dict())
+        if self.weights.moved and not self.renderer.warps_reference:
+            raise InputError(
+                f"config.loss.moved={self.weights.moved} needs config.renderer.warps_reference; "
+                "set that to True or this to 0"
+            )
         data = FaceExampleConfig(
             image_size=self.renderer.image_size,
             view_scale=self.renderer.view_scale,
@@ -240,7 +245,7 @@ class AutoencoderObjective:
             frames = renderer.frames(sample, moved)
             losses["picture"] = weighted_error(frames, to_signed(batch["target"]), where, counts)
         if weights.moved:
-            assert moved is not None, "config.loss.moved needs config.renderer.warps_reference"
+            assert moved is not None  # such a config is refused
             losses["moved"] = moved_error(moved, to_signed(batch["target"]), counts)
         copying = jnp.mean((reference.latent[:, None] - target) ** 2)
         return losses, jnp.mean((sample - target) ** 2) / copying
