@@ -193,6 +193,10 @@ def test_steps_that_are_not_finite_are_skipped_when_told_to(tmp_path):
     assert lines(tmp_path / "enough")[-1]["skipped_steps"] == meta["totals"]["skipped"] == broken
     # Adam has counted the others alone.
     assert int(state["opt_state"][1][0]["count"]) == 10 - broken
+    # So has its schedule: a cosine over the eight steps after the warm-up.
+    rates = [line["learning_rate"] for line in lines(tmp_path / "enough") if "loss" in line]
+    expected = 1e-2 * (1 + np.cos(np.pi * (10 - broken - 1 - 2) / 8)) / 2
+    assert rates[-1] == pytest.approx(expected, rel=1e-5)
     with pytest.raises(InputError, match=f"loss is inf.*after {broken - 1} such steps"):
         train(make_config(steps=10, skip_nonfinite=broken - 1), task, tmp_path / "too few")
 

@@ -34,7 +34,7 @@ from xactor_jax.checkpoint import Checkpoints
 from xactor_jax.data.pipeline import Batches, Source
 from xactor_jax.errors import InputError
 from xactor_jax.metrics import NotFinite, Recorder
-from xactor_jax.optim import make_optimizer, update_ema, without_gradient
+from xactor_jax.optim import make_optimizer, update_ema, updates_done, without_gradient
 from xactor_jax.planning.chips import peak_arithmetic
 from xactor_jax.planning.model_flops import model_flops
 from xactor_jax.preemption import StopRequest
@@ -102,7 +102,7 @@ def make_step(
         key = jax.random.fold_in(key, state.step)
         gradients, metrics = gradients_of(state.params, frozen, batch, key)
         metrics["grad_norm"] = optax.tree.norm(gradients)
-        metrics["learning_rate"] = jnp.asarray(schedule(state.step))
+        metrics["learning_rate"] = jnp.asarray(schedule(updates_done(state.opt_state)))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = update_ema(state.ema, params, config.optimizer.ema_decay, state.step)
