@@ -40,6 +40,7 @@ def test_weights_come_back_as_they_were(tmp_path):
     save_weights(path, jax.tree.map(jnp.asarray, PARAMS), metadata)
     params, found = load_weights(path)
     assert_same(params, PARAMS)
+    assert params["count"].shape == ()
     assert found == metadata
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 

@@ -311,10 +311,10 @@ def save_weights(path: Path, params: Any, metadata: dict[str, Any], dtype: str =
 
 def _stored(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
     if not jax.numpy.issubdtype(array.dtype, np.floating):
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
     if dtype == "float16" and array.size and np.abs(array.astype(np.float32)).max() > 65504:
         raise ValueError(f"{name} has values that float16 cannot hold")
-    return np.ascontiguousarray(array.astype(dtype))
+    return np.asarray(array, dtype, order="C")
 
 
 def load_weights(path: Path) -> tuple[dict, dict[str, Any]]:
