@@ -74,34 +74,36 @@ def get_config(size: str = "full") -> ConfigDict:
         }
     )
     if size == "tiny":
-        config.steps, config.batch_size = 3_600, 16
-        config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
-        config.read_threads, config.weights_dtype = 2, "float16"
-        config.motion.update(
-            {
-                "width": 192,
-                "depth": 4,
-                "heads": 4,
-                "chunk": 5,
-                "context": 70,  # just under the three seconds of a GRID clip
-                "audio_window": 4,  # a mel frame has no context of its own
-                "dtype": "float32",
-                "scan": False,
-                "rematerialise": False,
-                "relative": True,  # one person's footage cannot teach what is a person's own
-            }
-        )
-        config.flow.update({"prediction": "sample", "floor": 0.15})
-        config.data.windows.update(
-            {"stride": 5, "band_shift": 1.5, "gain": 0.15, "footage_share": 0.6}
-        )
-        config.optimizer.update(
-            {
-                "learning_rate": 1e-3,
-                "warmup_steps": 100,
-                "schedule": "cosine",
-                "weight_decay": 5e-2,
-                "ema_decay": 0.998,
-            }
-        )
+        _make_tiny(config)
     return config
+
+
+def _make_tiny(config: ConfigDict) -> None:
+    config.steps, config.batch_size = 3_600, 16
+    config.log_every, config.save_every, config.evaluate_every = 50, 500, 1_000
+    config.read_threads, config.weights_dtype = 2, "float16"
+    config.motion.update(
+        {
+            "width": 192,
+            "depth": 4,
+            "heads": 4,
+            "chunk": 5,
+            "context": 70,  # just under the three seconds of a GRID clip
+            "audio_window": 4,  # a mel frame has no context of its own
+            "dtype": "float32",
+            "scan": False,
+            "rematerialise": False,
+            "relative": True,  # one person's footage cannot teach what is a person's own
+        }
+    )
+    config.flow.update({"prediction": "sample", "floor": 0.15})
+    config.data.windows.update({"stride": 5, "band_shift": 1.5, "gain": 0.15, "footage_share": 0.6})
+    config.optimizer.update(
+        {
+            "learning_rate": 1e-3,
+            "warmup_steps": 100,
+            "schedule": "cosine",
+            "weight_decay": 5e-2,
+            "ema_decay": 0.998,
+        }
+    )

@@ -1,15 +1,20 @@
 #!/usr/bin/env bash
-# Run a command again when it fails, ten times in all, but not when its input is bad (exit code 2):
+# Run a command again when it fails, until the tenth failure, and after a planned stop (exit code
+# 75) as often as it takes, but not when its input is bad (exit code 2):
 #   launch/again.sh python -m xactor_jax.main --config=... --workdir=...
 set -uo pipefail
 
-for attempt in {1..10}; do
+failures=0
+while true; do
     "$@"
     code=$?
-    if [[ $code == 0 || $code == 2 ]]; then
+    if [[ $code != 75 ]]; then
+        failures=$((failures + 1))
+    fi
+    if [[ $code == 0 || $code == 2 || $failures == 10 ]]; then
         break
     fi
-    echo "attempt $attempt ended with exit code $code" >&2
+    echo "ended with exit code $code, after $failures failures in all" >&2
     sleep "${PAUSE:-30}"
 done
 exit "$code"

@@ -73,6 +73,7 @@ def make_config(**changes):
             "seed": 4,
             "mesh": {"replica": 1, "fsdp": -1, "context": 1, "tensor": 1},
             "initial_weights": "",
+            "weights_dtype": "float32",
             "read_threads": 2,
             "read_workers": 0,
             "optimizer": {

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import resource
 import shutil
 from types import SimpleNamespace
@@ -39,6 +40,7 @@ def test_weights_come_back_as_they_were(tmp_path):
     save_weights(path, jax.tree.map(jnp.asarray, PARAMS), metadata)
     params, found = load_weights(path)
     assert_same(params, PARAMS)
+    assert params["count"].shape == ()
     assert found == metadata
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
@@ -163,12 +165,42 @@ def test_without_a_whole_checkpoint_nothing_is_begun_anew(tmp_path):
         assert checkpoints.restore(placed(large_state())) is None
         checkpoints.save(1, large_state(), {})
     cut(tmp_path / "checkpoints" / "1")
+    message = r"no checkpoint is whole \(damaged: \[1\]\): \w+: .+; start again"
     for _ in range(2):
         with (
             Checkpoints(tmp_path / "checkpoints") as checkpoints,
-            pytest.raises(InputError, match=r"no checkpoint is whole \(damaged: \[1\]\)"),
+            pytest.raises(InputError, match=message),
         ):
             checkpoints.restore(placed(large_state()))
+
+
+@pytest.mark.parametrize(
+    "hindrance",
+    [
+        MemoryError("no more"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.ESTALE, "Stale file handle"),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"),
+        ValueError("PERMISSION_DENIED: Error reading local file"),
+    ],
+    ids=repr,
+)
+def test_what_hinders_reading_is_said_and_moves_no_checkpoint(tmp_path, monkeypatch, hindrance):
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(1, large_state(1), {})
+        checkpoints.save(2, large_state(2), {})
+
+    def hindered(*_):
+        raise RuntimeError("cannot load") from hindrance
+
+    with Checkpoints(folder) as checkpoints:
+        with monkeypatch.context() as patch:
+            patch.setattr("xactor_jax.checkpoint.ocp.load_checkpointables", hindered)
+            with pytest.raises(InputError, match=f"2 cannot be read .{type(hindrance).__name__}: "):
+                checkpoints.restore(placed(large_state()))
+        assert checkpoints.steps() == [1, 2]
+        assert_same(checkpoints.restore(placed(large_state()))[0], large_state(2))
 
 
 def test_a_disk_without_room_stops_before_anything_is_written(tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ def config(tmp_path):
         (["--workdir=w"], "--config is missing"),
         (["--config=CONFIG"], "--workdir is missing"),
         (["--config=absent.py", "--workdir=w"], r"absent\.py: cannot read"),
+        (["--config=README.md", "--workdir=w"], r"not a config file: .*README\.md"),
         (["--config=CONFIG:huge", "--workdir=w"], "use tiny"),
         (["--config=CONFIG", "--workdir=w", "--wrkdir=v"], "wrkdir"),
     ],
@@ -54,8 +55,18 @@ def test_wrong_flags_are_one_line(config, monkeypatch, arguments, message):
     ],
 )
 def test_the_command_ends_with_one_line_and_code_2(config, tmp_path, override, message):
-    workdir = tmp_path / "run"
-    arguments = [f"--config={config}", f"--workdir={workdir}", override]
+    assert refusal(config, tmp_path / "run", override) == f"error: {message}\n"
+
+
+def test_other_processes_are_not_waited_for_where_there_is_no_cluster(config, tmp_path):
+    said = refusal(config, tmp_path / "run", "--distributed")
+    assert said.startswith("error: --distributed: no cluster is found (")
+    assert said.endswith("; leave it out on a single machine\n") and said.count("\n") == 1
+
+
+def refusal(config, workdir, flag):
+    """What the command says when it refuses to train."""
+    arguments = [f"--config={config}", f"--workdir={workdir}", flag]
     result = subprocess.run(
         [sys.executable, "-m", "xactor_jax.main", *arguments],
         capture_output=True,
@@ -63,5 +74,5 @@ def test_the_command_ends_with_one_line_and_code_2(config, tmp_path, override, m
         check=False,
     )
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"error: {message}\n"
     assert not workdir.exists()
+    return result.stderr

@@ -68,6 +68,7 @@ def test_a_slice_that_does_not_fit_says_by_how_much_and_what_to_change(tmp_path)
     [
         ([], "--config"),
         (["--config=absent.py"], "absent.py: cannot read this config file"),
+        (["--config=configs"], "can't find '__main__' module"),
         (["--config=configs/motion.py:huge"], "use tiny or full"),
         (["--config=configs/motion.py:tiny", "--set", "mesh.fspd=8"], "fspd"),
         (["--config=configs/motion.py:tiny", "--set", "batch_size"], "FIELD=VALUE"),
@@ -84,6 +85,19 @@ def test_bad_flags_are_one_line(arguments, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("config", "change", "message"),
+    [
+        ("motion", "optimizer.accumulate=3", "config.batch_size=16 must be a multiple of replica"),
+        ("autoencoder", "renderer.from_reference=False", "RendererConfig: warps_reference needs"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_one_line(config, change, message):
+    result = plan(f"--config=configs/{config}.py:tiny", "--topology=cpu:1", "--set", change)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: {message}") and result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("slice_name", ["v9:2x2", "v5e:3x5"])
 def test_the_command_ends_with_one_line_and_code_2(slice_name):
     result = plan("--config=configs/motion.py:tiny", f"--topology={slice_name}")
@@ -91,3 +105,11 @@ def test_the_command_ends_with_one_line_and_code_2(slice_name):
     # Without libtpu the second one asks for it.
     assert result.stderr.startswith(f"error: --topology={slice_name}")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_sweep_without_a_possible_mesh_ends_with_one_line_and_code_2():
+    # Eleven devices divide neither 16 examples, nor 14 chunks, and more than tensor may have.
+    arguments = ("--topology=cpu:11", "--sweep", "--renderer=configs/autoencoder.py:tiny")
+    result = plan("--config=configs/motion.py:tiny", *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: no mesh divides this batch; change batch_size\n"

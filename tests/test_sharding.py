@@ -9,6 +9,7 @@ from xactor_jax.errors import InputError
 from xactor_jax.planning.chips import topology
 from xactor_jax.sharding import (
     MESH_AXES,
+    check_batch,
     check_context,
     constrain,
     make_mesh,
@@ -45,6 +46,14 @@ def test_stacked_layers_are_not_split_along_their_layer_axis():
     assert specs(tree, abstract_mesh(1, 8, 1, 1)) == {
         "stacked": {"mlp": {"kernel": P(None, "fsdp"), "bias": P()}}
     }
+
+
+def test_a_batch_must_divide_into_slices_of_which_every_device_has_rows():
+    mesh = abstract_mesh(2, 4, 1, 1)
+    check_batch(16, mesh, slices=2)
+    for size, slices, divisor in ((12, 1, "replica x fsdp = 8"), (24, 2, "accumulate = 16")):
+        with pytest.raises(InputError, match=f"batch_size={size} must be a multiple .*{divisor}"):
+            check_batch(size, mesh, slices)
 
 
 def test_one_device_splits_nothing():

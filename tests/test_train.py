@@ -119,6 +119,25 @@ def test_sigterm_saves_and_the_same_command_ends_at_the_same_bits(whole, tmp_pat
     assert_same_training(tmp_path, whole)
 
 
+def test_a_training_keeps_to_what_it_measured_at_first(whole, tmp_path):
+    stopping = LinearTask(at_evaluation=lambda: signal.raise_signal(signal.SIGTERM))
+    assert train(make_config(save_every=100), stopping, tmp_path) == 4
+    changed = LinearTask()
+    changed.frozen = {"truth": TRUTH + 1}  # as clips that were added change it
+    assert train(make_config(save_every=100), changed, tmp_path) == 6
+    assert_same_training(tmp_path, whole)
+
+
+def test_another_order_of_the_data_is_said_when_a_training_goes_on(tmp_path, caplog):
+    stopping = LinearTask(at_evaluation=lambda: signal.raise_signal(signal.SIGTERM))
+    assert train(make_config(), stopping, tmp_path) == 4
+    changed = LinearTask()
+    changed.source = lambda: range(24)
+    assert train(make_config(seed=5), changed, tmp_path) == 6
+    assert "examples: 24 now, 32 before" in caplog.text
+    assert "seed: 5 now, 4 before" in caplog.text
+
+
 def test_a_killed_training_ends_at_the_same_bits(whole, tmp_path):
     result = child("killed", tmp_path, check=False)
     assert result.returncode == -signal.SIGKILL, result.stderr
@@ -174,6 +193,10 @@ def test_steps_that_are_not_finite_are_skipped_when_told_to(tmp_path):
     assert lines(tmp_path / "enough")[-1]["skipped_steps"] == meta["totals"]["skipped"] == broken
     # Adam has counted the others alone.
     assert int(state["opt_state"][1][0]["count"]) == 10 - broken
+    # So has its schedule: a cosine over the eight steps after the warm-up.
+    rates = [line["learning_rate"] for line in lines(tmp_path / "enough") if "loss" in line]
+    expected = 1e-2 * (1 + np.cos(np.pi * (10 - broken - 1 - 2) / 8)) / 2
+    assert rates[-1] == pytest.approx(expected, rel=1e-5)
     with pytest.raises(InputError, match=f"loss is inf.*after {broken - 1} such steps"):
         train(make_config(steps=10, skip_nonfinite=broken - 1), task, tmp_path / "too few")
 
@@ -214,6 +237,9 @@ def test_initial_weights_of_another_network_are_named(tmp_path, layer, message):
         {"steps": 0},
         {"log_every": 0},
         {"batch_size": 9, "optimizer.accumulate": 2},
+        {"optimizer.accumulate": 0},
+        {"seed": -1},
+        {"weights_dtype": "fp16"},
         {"keep_last": 0},
         {"save_every": 3, "keep_every": 4},
     ],
@@ -221,6 +247,12 @@ def test_initial_weights_of_another_network_are_named(tmp_path, layer, message):
 def test_a_config_that_cannot_work_is_an_input_error(tmp_path, changes):
     with pytest.raises(InputError, match=r"config\."):
         train(make_config(**changes), LinearTask(), tmp_path)
+
+
+def test_a_workdir_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"--workdir=.*/file/run: cannot be made \(Not a dir"):
+        train(make_config(), LinearTask(), tmp_path / "file" / "run")
 
 
 def test_eight_devices_train_as_one_and_hand_over(whole, tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,11 @@ from xactor_jax.state import named_tensors
 T = TypeVar("T")
 M = TypeVar("M", bound=nnx.Module)
 METADATA_KEY = "xactor_jax"
+# What XLA and TensorStore say, in errors of no type of their own.
+_HINDRANCE = re.compile(
+    "RESOURCE_EXHAUSTED|PERMISSION_DENIED|Permission denied|Cannot allocate memory|"
+    "Stale file handle|Too many open files|Input/output error"
+)
 
 
 class Checkpoints:
@@ -132,33 +138,37 @@ class Checkpoints:
         A checkpoint that cannot be read, or whose bits are not those that were saved, is reported,
         and the one before it is taken; damaged ones are then moved to a folder of their own.
         Raises InputError naming the first tensor that the checkpoint has in another shape or lacks,
-        and when no checkpoint is whole.
+        when no checkpoint is whole, and for what keeps a checkpoint from being read that may be
+        whole, such as a lack of memory; none is then moved.
         """
-        damaged = []
+        damaged, reason = [], ""
         for step in reversed(self.steps()):
             try:
                 found = self._read(step, state)
             except Damaged as error:
                 damaged.append(step)
-                logging.error("checkpoint %s is damaged: %s", self._folder / str(step), error)
+                reason = str(error)
+                logging.error("checkpoint %s is damaged: %s", self._folder / str(step), reason)
                 continue
             self._set_aside(damaged)
             return found
         if damaged:
             raise InputError(
-                f"{self._folder}: no checkpoint is whole (damaged: {damaged}); start again with "
-                "another --workdir"
+                f"{self._folder}: no checkpoint is whole (damaged: {damaged}): {reason}; "
+                "start again with another --workdir"
             )
         return None
 
     def _read(self, step: int, state: Any) -> tuple[Any, dict[str, Any]]:
         path = str(self._folder.absolute() / str(step))
+        where = f"checkpoint {self._folder / str(step)}"
 
         def read(name: str, layout: Any) -> Any:
-            return read_everywhere(lambda: ocp.load_checkpointables(path, {name: layout})[name])
+            return read_everywhere(
+                lambda: ocp.load_checkpointables(path, {name: layout})[name], where
+            )
 
         meta = read("meta", None)
-        where = f"checkpoint {self._folder / str(step)}"
         compare_shapes(_shapes(state), meta.pop("shapes"), where, "--workdir")
         found = read("state", state)
         sums = bit_sums(found)
@@ -186,22 +196,37 @@ class Damaged(Exception):
     """A checkpoint that cannot be trusted, and why."""
 
 
-def read_everywhere(read: Callable[[], T]) -> T:
-    """What `read` returns on each process. Raises Damaged on all of them when it fails on any."""
+def read_everywhere(read: Callable[[], T], where: str) -> T:
+    """What `read` returns on each process.
+
+    Raises Damaged on all of them when what is read is to blame on any, and InputError, which says
+    `where`, when a process or the machine is.
+    """
     # Orbax would otherwise let the others wait for the one that failed.
     alone = ocp.Context()
     alone.multiprocessing.active_processes = {jax.process_index()}
     alone.multiprocessing.primary_host = jax.process_index()
     result: Any = None
-    reason = ""
+    reason, hindered = "", False
     try:
         with alone:
             result = read()
     except Exception as error:  # A damaged file can make anything fail.
-        reason = innermost_reason(error)
-    if not true_everywhere(not reason):
+        reason, hindered = innermost_reason(error), any(map(is_hindrance, chain_of(error)))
+    whole, possible = true_everywhere(not reason), true_everywhere(not hindered)
+    if not possible:
+        reason = reason if hindered else "another process cannot read it"
+        raise InputError(f"{where} cannot be read ({reason}); mend this and run again")
+    if not whole:
         raise Damaged(reason or "another process cannot read it")
     return result
+
+
+def is_hindrance(error: BaseException) -> bool:
+    """Whether an error says that a file could not be read now, which tells nothing of the file."""
+    if isinstance(error, OSError):
+        return not isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    return isinstance(error, MemoryError) or bool(_HINDRANCE.search(str(error)))
 
 
 def true_everywhere(value: bool) -> bool:
@@ -209,10 +234,17 @@ def true_everywhere(value: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.bool_(value))))
 
 
+def chain_of(error: BaseException) -> list[BaseException]:
+    """An error and those that led to it, the first of them last."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    return chain
+
+
 def innermost_reason(error: BaseException) -> str:
     """The first line of the error that began a chain of them."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
+    error = chain_of(error)[-1]
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[
         :300
     ]
@@ -279,10 +311,10 @@ def save_weights(path: Path, params: Any, metadata: dict[str, Any], dtype: str =
 
 def _stored(name: str, array: np.ndarray, dtype: str) -> np.ndarray:
     if not jax.numpy.issubdtype(array.dtype, np.floating):
-        return np.ascontiguousarray(array)
+        return np.asarray(array, order="C")
     if dtype == "float16" and array.size and np.abs(array.astype(np.float32)).max() > 65504:
         raise ValueError(f"{name} has values that float16 cannot hold")
-    return np.ascontiguousarray(array.astype(dtype))
+    return np.asarray(array, dtype, order="C")
 
 
 def load_weights(path: Path) -> tuple[dict, dict[str, Any]]:

@@ -86,6 +86,16 @@ def start_up() -> None:
     keep_memory()
 
 
+def join_others() -> None:
+    """Find the other processes of a training. Raises InputError where no cluster names them."""
+    try:
+        jax.distributed.initialize()
+    except ValueError as error:
+        raise InputError(
+            f"--distributed: no cluster is found ({error}); leave it out on a single machine"
+        ) from error
+
+
 def keep_memory() -> None:
     """Keep what the C library has freed, for the next buffers, instead of returning it.
 

@@ -8,9 +8,15 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from xactor_jax.errors import InputError
+
 T = TypeVar("T")
 
 TRAINING_ONLY = ("scan", "rematerialise", "dtype")  # how networks are computed, not what
+
+
+class ConfigError(InputError, TypeError, ValueError):
+    """A mapping that is no config of its class: an unknown field, or a value that cannot be."""
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
@@ -18,7 +24,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
 
     Where a field may hold one of several dataclasses, its values name one by their `kind`; without
     it, as in weights files from before there was a choice, it is the first.
-    Raises TypeError for a field that `cls` does not have, ValueError for an unknown kind.
+    Raises ConfigError for a field that `cls` does not have or refuses, and for an unknown kind.
     """
     hints = typing.get_type_hints(cls)
     fields = {}
@@ -28,7 +34,10 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
         elif isinstance(value, list):
             value = tuple(value)
         fields[name] = value
-    return cls(**fields)
+    try:
+        return cls(**fields)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{cls.__name__}: {error}") from error
 
 
 def released(config: Any) -> dict[str, Any]:
@@ -50,5 +59,5 @@ def _dataclass(hint: Any, values: Mapping[str, Any]) -> Any:
     kinds = {choice.kind: choice for choice in choices}
     kind = values.get("kind", choices[0].kind)
     if kind not in kinds:
-        raise ValueError(f"kind {kind!r}: use {' or '.join(kinds)}")
+        raise ConfigError(f"kind {kind!r}: use {' or '.join(kinds)}")
     return kinds[kind]

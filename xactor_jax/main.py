@@ -14,47 +14,20 @@ from pathlib import Path
 
 import jax
 from absl import app, flags
-from ml_collections import config_flags
 
-from xactor_jax.command import run, start_up
-from xactor_jax.errors import InputError
+from xactor_jax.command import join_others, run, start_up
+from xactor_jax.flags import CONFIG, DISTRIBUTED, MAINTENANCE, STOPPED, WORKDIR, parse
 from xactor_jax.preemption import watch_maintenance
 from xactor_jax.tasks import make_task
 from xactor_jax.train import train
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="Experiment.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", "", "Folder of this training; made when missing.")
-DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes before anything.")
-MAINTENANCE = flags.DEFINE_bool(
-    "maintenance_events", False, "Save and stop before Google Cloud stops this machine."
-)
-STOPPED = flags.DEFINE_integer(
-    "stopped_exit_code", 0, "When asked to stop before the last step; a launcher may want 75."
-)
-
-
-def parse(argv: list[str]) -> list[str]:
-    """Read the flags. Raises InputError for whatever is wrong with them or the config file."""
-    try:
-        rest = flags.FLAGS(argv)
-        for name in ("config", "workdir"):
-            if not flags.FLAGS[name].present:
-                raise InputError(f"--{name} is missing (see --help)")
-        CONFIG.value.keys()  # A file that is missing shows only when its config is asked for.
-    except OSError as error:
-        path = config_flags.get_config_filename(flags.FLAGS["config"])
-        raise InputError(f"{path}: cannot read this config file") from error
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        # The last line says what is wrong, also where the config file raised a traceback.
-        reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
-        raise InputError(f"{str(reason).strip().splitlines()[-1]} (see --help)") from error
-    return rest
+flags.adopt_module_key_flags(sys.modules["xactor_jax.flags"])  # for --help
 
 
 def command(argv: list[str]) -> None:
     """Train what the flags say."""
     if DISTRIBUTED.value:
-        jax.distributed.initialize()
+        join_others()
     start_up()
     if MAINTENANCE.value:
         watch_maintenance()

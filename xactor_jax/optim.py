@@ -115,6 +115,11 @@ def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformatio
     return optax.chain(*chain), schedule
 
 
+def updates_done(opt_state: Any) -> Int[Array, ""]:
+    """Updates that an optimizer of `make_optimizer` has done: all steps but those skipped."""
+    return optax.tree.get_all_with_path(opt_state, "count")[0][1]
+
+
 def ema_decay(decay: float, updates: Int[Array, ""]) -> Float[Array, ""]:
     """Decay after `updates` earlier updates: min(decay, (1 + n) / (10 + n)), so that the random
     start is forgotten at once.

@@ -67,7 +67,7 @@ def read_config(spec: str, changes: list[str]) -> Any:
         config = runpy.run_path(path)["get_config"](*[size] if size else [])
     except OSError as error:
         raise InputError(f"{path}: cannot read this config file") from error
-    except (KeyError, SyntaxError, ValueError) as error:
+    except (ImportError, KeyError, SyntaxError, ValueError) as error:
         raise InputError(f"{spec}: {str(error).strip().splitlines()[-1]}") from error
     for change in changes:
         name, equals, text = change.partition("=")
@@ -128,8 +128,10 @@ def planned(chosen: Namespace) -> Iterator[dict[str, Any]]:
     from xactor_jax.planning.estimate import mesh_shapes
     from xactor_jax.planning.plan import plan_of
     from xactor_jax.tasks import make_objective
+    from xactor_jax.train import check
 
     config = read_config(chosen.config, chosen.set)
+    check(config)
     if chosen.topology.partition(":")[0] in ("local", "cpu"):
         devices, chip = chips.local()
     else:
@@ -137,7 +139,8 @@ def planned(chosen: Namespace) -> Iterator[dict[str, Any]]:
     objective = make_objective(config, renderer_config(chosen, config))
     meshes = [config.mesh.to_dict()]
     if chosen.sweep:
-        meshes = mesh_shapes(len(devices), chosen.slices, config.batch_size, objective.parts)
+        rows = config.batch_size // config.optimizer.accumulate
+        meshes = mesh_shapes(len(devices), chosen.slices, rows, objective.parts)
     for mesh in meshes:
         config.mesh.update(mesh)
         yield plan_of(objective, config, devices, chip, largest=chosen.largest_batch)
@@ -154,10 +157,11 @@ def main() -> None:
         plans.append(plan)
         if not chosen.sweep:
             show(plan)
-    result = plans[0]
     if chosen.sweep:
         result = {**best(plans), "sweep": plans}
         show_sweep(plans)
+    else:
+        result = plans[0]
     if chosen.output:
         try:
             chosen.output.write_text(json.dumps(result, indent=2) + "\n")

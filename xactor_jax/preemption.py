@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import threading
+import time
 import urllib.error
 import urllib.request
 from types import FrameType
@@ -16,12 +18,14 @@ from jax.experimental import multihost_utils
 # Google Cloud: cloud.google.com/compute/docs/metadata/getting-live-migration-notice
 MAINTENANCE = "computeMetadata/v1/instance/maintenance-event"
 SECONDS_A_REQUEST = 300
+SECONDS_AFTER_AN_ERROR = 30
 
 
 class StopRequest:
     """Notices SIGTERM and Ctrl-C so that the loop can save and leave; a second signal kills.
 
-    With several processes it asks JAX, which makes all of them stop at the same step.
+    With several processes JAX notices SIGTERM and makes all of them stop at the same step; Ctrl-C
+    becomes a SIGTERM.
     """
 
     def __enter__(self) -> StopRequest:
@@ -30,6 +34,8 @@ class StopRequest:
         if jax.process_count() == 1:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._notice)
+        else:
+            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._pass_on)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -39,6 +45,10 @@ class StopRequest:
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._signal = True
         self.__exit__()
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self.__exit__()
+        signal.raise_signal(signal.SIGTERM)
 
     def at(self, step: int) -> bool:
         """Whether to stop before step number `step`."""
@@ -52,7 +62,8 @@ def watch_maintenance() -> threading.Thread:
 
     Asks the metadata server (GCE_METADATA_HOST, metadata.google.internal by default) in a thread of
     its own, with requests that the server answers when something changes. Where there is no such
-    server the thread ends with a warning. Machines that migrate alive are left running.
+    server the thread ends with a warning; one that fails for a while is asked again. Machines that
+    migrate alive are left running.
     """
     thread = threading.Thread(target=_watch, name="maintenance events", daemon=True)
     thread.start()
@@ -61,7 +72,7 @@ def watch_maintenance() -> threading.Thread:
 
 def _watch() -> None:
     host = os.environ.get("GCE_METADATA_HOST", "metadata.google.internal")
-    event, tag = "NONE", "0"
+    event, tag, is_first = "NONE", "0", True
     while not event.startswith("TERMINATE"):
         query = f"wait_for_change=true&timeout_sec={SECONDS_A_REQUEST}&last_etag={tag}"
         request = urllib.request.Request(
@@ -70,8 +81,15 @@ def _watch() -> None:
         try:
             with urllib.request.urlopen(request, timeout=2 * SECONDS_A_REQUEST) as answer:
                 event, tag = answer.read().decode().strip(), answer.headers.get("ETag", "0")
-        except OSError as error:
-            logging.warning("no notices of maintenance: http://%s: %s", host, error)
-            return
+        except (OSError, http.client.HTTPException) as error:
+            # An answer such as 503 is one of HTTP; what else is of this kind found nobody.
+            unreachable = isinstance(error, urllib.error.URLError)
+            unreachable = unreachable and not isinstance(error, urllib.error.HTTPError)
+            if is_first and unreachable:
+                logging.warning("no notices of maintenance: http://%s: %s", host, error)
+                return
+            logging.warning("http://%s: %s; asking again", host, error)
+            time.sleep(SECONDS_AFTER_AN_ERROR)
+        is_first = False
     logging.warning("maintenance of this machine is announced (%s): saving and stopping", event)
     os.kill(os.getpid(), signal.SIGTERM)

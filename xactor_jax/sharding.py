@@ -162,12 +162,14 @@ def tensor_shardings(tree: Any, mesh: Mesh, rules: Sequence[Rule] = RULES) -> An
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """Raise InputError for a batch that the mesh does not divide."""
+def check_batch(batch_size: int, mesh: Mesh, slices: int = 1) -> None:
+    """Raise InputError for a batch that the mesh does not divide, or not in so many slices."""
     ways = mesh.shape["replica"] * mesh.shape["fsdp"]
-    if batch_size < 1 or batch_size % ways:
+    if batch_size < 1 or batch_size % (ways * slices):
+        also = " x optimizer.accumulate" if slices > 1 else ""
         raise InputError(
-            f"config.batch_size={batch_size} must be a multiple of replica x fsdp = {ways}"
+            f"config.batch_size={batch_size} must be a multiple of replica x fsdp{also} = "
+            f"{ways * slices}"
         )
 
 

@@ -10,7 +10,8 @@ A config has steps, log_every, save_every and evaluate_every (in steps), keep_la
 mesh {replica, fsdp, context, tensor}, optimizer {learning_rate, warmup_steps, schedule,
 weight_decay, b1, b2, clip_norm, slowed (optim.py), ema_decay, accumulate (slices of a batch),
 frozen (parts that do not learn)},
-initial_weights (a weights file to start from, or ""), read_threads and read_workers (processes).
+initial_weights (a weights file to start from, or ""), weights_dtype (of exported weights),
+read_threads and read_workers (processes).
 """
 
 from __future__ import annotations
@@ -29,17 +30,18 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from xactor_jax.checkpoint import Checkpoints, compare_shapes, load_weights
+from xactor_jax.checkpoint import Checkpoints
 from xactor_jax.data.pipeline import Batches, Source
 from xactor_jax.errors import InputError
 from xactor_jax.metrics import NotFinite, Recorder
-from xactor_jax.optim import make_optimizer, update_ema, without_gradient
+from xactor_jax.optim import make_optimizer, update_ema, updates_done, without_gradient
 from xactor_jax.planning.chips import peak_arithmetic
 from xactor_jax.planning.model_flops import model_flops
 from xactor_jax.preemption import StopRequest
 from xactor_jax.profile import Profile
-from xactor_jax.sharding import make_mesh, place, replicated, tensor_shardings
-from xactor_jax.state import TrainState, named_tensors
+from xactor_jax.sharding import check_batch, make_mesh, place, replicated, tensor_shardings
+from xactor_jax.start import first_state, kept_frozen
+from xactor_jax.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -64,7 +66,8 @@ class Task(Objective, Protocol):
     """An objective and its data."""
 
     frozen: Any
-    """Arrays that the loss reads and training never changes; may be {}."""
+    """Arrays that the loss reads and training never changes; may be {}. Measured anew from the data
+    by every run; a training keeps to those that it began with."""
 
     def source(self) -> Source:
         """One epoch of training examples as small index values."""
@@ -99,7 +102,7 @@ def make_step(
         key = jax.random.fold_in(key, state.step)
         gradients, metrics = gradients_of(state.params, frozen, batch, key)
         metrics["grad_norm"] = optax.tree.norm(gradients)
-        metrics["learning_rate"] = jnp.asarray(schedule(state.step))
+        metrics["learning_rate"] = jnp.asarray(schedule(updates_done(state.opt_state)))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = update_ema(state.ema, params, config.optimizer.ema_decay, state.step)
@@ -166,25 +169,6 @@ def averaged_gradients(task: Objective, optimizer: Any) -> Callable[..., tuple[A
     return whole if slices == 1 else in_slices
 
 
-def read_initial_weights(path: str, template: Any) -> Any:
-    """The tensors of a weights file, laid out like `template`, a tree of shapes.
-
-    Raises InputError naming the first tensor that the file lacks, has too many or in another shape.
-    """
-    arrays = load_weights(Path(path))[0]
-    # Beside its parameters a task may export what it computed from its data.
-    tensors = named_tensors(arrays.get("params", arrays))
-    wanted = named_tensors(template)
-    compare_shapes(
-        {name: list(leaf.shape) for name, leaf in wanted.items()},
-        {name: list(array.shape) for name, array in tensors.items()},
-        path,
-        "config.initial_weights",
-    )
-    leaves = [tensors[name].astype(leaf.dtype) for name, leaf in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
-
-
 def new_state(
     task: Objective,
     optimizer: optax.GradientTransformation,
@@ -195,36 +179,6 @@ def new_state(
     params = task.init(key) if given is None else given
     ema = jax.tree.map(jnp.copy, params)
     return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
-
-
-def first_state(
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    key: PRNGKeyArray,
-    mesh: Mesh,
-    checkpoints: Checkpoints,
-    batches: Batches,
-    initial_weights: str,
-) -> tuple[TrainState, dict[str, Any]]:
-    """The state to go on from, on the mesh, and the totals of a Recorder: those of the newest
-    checkpoint (and `batches` moved to its position), else step 0 with weights from a file or from
-    `task.init`, and {}."""
-
-    make = functools.partial(new_state, task, optimizer)
-    shapes = jax.eval_shape(make, key, None)
-    shardings = tensor_shardings(shapes, mesh)
-    placed = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )
-    found = checkpoints.restore(placed)
-    if found is None:
-        given = read_initial_weights(initial_weights, shapes.params) if initial_weights else None
-        return jax.jit(make, out_shardings=shardings)(key, given), {}
-    state, meta = found
-    batches.seek(meta["batches"])
-    return state, meta.get("totals", {})
 
 
 def make_batches(config: Any, task: Task, mesh: Mesh) -> Batches:
@@ -241,7 +195,7 @@ def make_batches(config: Any, task: Task, mesh: Mesh) -> Batches:
 
 
 def check(config: Any) -> None:
-    """Raise InputError for a period or a size that the loop cannot keep to."""
+    """Raise InputError for a period, a size or a value that the loop cannot keep to."""
     for name in ("steps", "log_every", "save_every", "evaluate_every", "batch_size"):
         if config[name] < 1:
             raise InputError(f"config.{name}={config[name]} must be at least 1")
@@ -250,12 +204,24 @@ def check(config: Any) -> None:
             f"config.keep_last={config.keep_last} must be at least 1, and config.keep_every="
             f"{config.keep_every} a multiple of config.save_every={config.save_every}"
         )
-    slices = config.optimizer.accumulate
-    if slices < 1 or config.batch_size % slices:
+    if config.optimizer.accumulate < 1:
         raise InputError(
-            f"config.batch_size={config.batch_size} must be a multiple of "
-            f"config.optimizer.accumulate={slices}"
+            f"config.optimizer.accumulate={config.optimizer.accumulate} must be at least 1"
         )
+    if not 0 <= config.seed < 2**32:
+        raise InputError(f"config.seed={config.seed} must lie from 0 to {2**32 - 1}")
+    if config.weights_dtype not in ("float32", "float16"):
+        raise InputError(f"config.weights_dtype={config.weights_dtype!r}: use float32 or float16")
+
+
+def make_folder(workdir: Path) -> None:
+    """Make a training's folder unless it is there. Raises InputError where that cannot be."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--workdir={workdir}: cannot be made ({error.strerror}); choose another"
+        ) from error
 
 
 def random_keys(seed: int, mesh: Mesh) -> tuple[PRNGKeyArray, ...]:
@@ -321,6 +287,7 @@ class Run:
             if is_new:
                 meta = {
                     "batches": self.batches.position(),
+                    "examples": self.batches.examples,
                     "config": self.config.to_dict(),
                     "totals": self.recorder.totals(),
                 }
@@ -343,14 +310,17 @@ class Run:
 def train(config: Any, task: Task, workdir: Path) -> int:
     """Train `task` in `workdir` until `config.steps`, from its newest checkpoint if it has one.
 
-    Writes checkpoints/, metrics.jsonl, tensorboard/, samples/, model.safetensors (the averaged
-    weights) and, for `config.profile_steps`, profile/ there. Returns the step reached: less than
-    `config.steps` after SIGTERM or Ctrl-C.
+    Writes checkpoints/, frozen.safetensors (what it measured before its first step), metrics.jsonl,
+    tensorboard/, samples/, model.safetensors (the averaged weights) and, for
+    `config.profile_steps`, profile/ there. Returns the step reached: less than `config.steps` after
+    SIGTERM or Ctrl-C.
     Raises InputError for a config that does not fit, a loss that is not finite, checkpoints that
     cannot be read or written, and reading processes that keep dying.
     """
     check(config)
     mesh = make_mesh(config.mesh)
+    check_batch(config.batch_size, mesh, config.optimizer.accumulate)
+    make_folder(workdir)
     init_key, *keys = random_keys(config.seed, mesh)
     optimizer, schedule = make_optimizer(config.optimizer, config.steps)
     with contextlib.ExitStack() as stack:
@@ -359,8 +329,8 @@ def train(config: Any, task: Task, workdir: Path) -> int:
         batches = stack.enter_context(contextlib.closing(make_batches(config, task, mesh)))
         folder = workdir / "checkpoints"
         checkpoints = stack.enter_context(Checkpoints(folder, config.keep_last, config.keep_every))
-        weights = config.initial_weights
-        state, totals = first_state(task, optimizer, init_key, mesh, checkpoints, batches, weights)
+        make = functools.partial(new_state, task, optimizer)
+        state, totals = first_state(task, make, init_key, mesh, checkpoints, batches, config)
         start = int(state.step)
         if start > config.steps:
             raise InputError(f"{workdir} is at step {start}, beyond config.steps={config.steps}")
@@ -372,7 +342,7 @@ def train(config: Any, task: Task, workdir: Path) -> int:
             task=task,
             workdir=workdir,
             update=jit_step(make_step(task, optimizer, schedule, config), state, mesh),
-            frozen=place(task.frozen, mesh),
+            frozen=place(kept_frozen(task.frozen, workdir, is_new=start == 0), mesh),
             keys=keys,
             batches=batches,
             checkpoints=checkpoints,

@@ -18,7 +18,7 @@ from xactor_jax.data.latents import (
     write_features,
 )
 from xactor_jax.data.shards import write_shards
-from xactor_jax.data.tracks import Track
+from xactor_jax.data.tracks import Track, Tracks, write_tracks
 from xactor_jax.errors import InputError
 
 MEL, CROP = MelConfig(bands=4, hops=2), 8
@@ -171,6 +171,25 @@ def test_what_breaks_off_leaves_no_features(folder, tmp_path):
     with pytest.raises(ZeroDivisionError):
         cached_tracks(str(tmp_path / "cache"), "one", [folder], "train", breaking, CROP, MEL)
     assert len(seen) == 3 and list((tmp_path / "cache").iterdir()) == []
+
+
+def test_of_two_processes_that_encode_the_same_the_first_to_finish_is_kept(folder, tmp_path):
+    to, made_by = tmp_path / "cache" / "features", provenance(tmp_path, "train", "one", CROP, MEL)
+    kept = []
+
+    def slow(crops):
+        # Another process, which may have the same number in another container, is done meanwhile.
+        if not kept:
+            write_features(folder, "train", to, made_by, encode, CROP, MEL)
+            kept.extend(Tracks([to]))
+        return encode(crops)
+
+    write_features(folder, "train", to, made_by, slow, CROP, MEL)
+    assert [track.clip for track in kept] == ["a", "b", "m-cleo"]
+    files = {path.name: path.stat().st_ino for path in to.iterdir()}
+    write_tracks(to, list(Tracks([to])), 18, made_by)
+    assert files == {path.name: path.stat().st_ino for path in to.iterdir()}
+    assert list(to.parent.iterdir()) == [to]
 
 
 def test_worker_processes_get_places_not_arrays(cached, folder):

@@ -24,13 +24,13 @@ def program(path, text):
     path.chmod(0o755)
 
 
-def launch(script, *arguments, bin=None, **variables):
+def launch(script, *arguments, bin=None, cwd=ROOT, **variables):
     return subprocess.run(
         ["bash", ROOT / "launch" / script, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, "PATH": f"{bin}:{os.environ['PATH']}", **variables},
     )
 
@@ -133,8 +133,13 @@ def test_wrong_arguments_show_the_usage(arguments):
 
 @pytest.mark.parametrize(
     ("codes", "end", "times"),
-    [((1, 134, 0), 0, 3), ((2, 0), 2, 1), ((75,) * 12, 75, 10)],
-    ids=["in the end well", "bad input", "never well"],
+    [
+        ((1, 134, 0), 0, 3),
+        ((2, 0), 2, 1),
+        ((1,) * 12, 1, 10),
+        ((*(1, 75) * 9, *(75,) * 9, 0), 0, 28),
+    ],
+    ids=["in the end well", "bad input", "never well", "planned stops do not count"],
 )
 def test_a_command_is_repeated_until_it_ends_well_or_cannot(tmp_path, codes, end, times):
     program(
@@ -148,18 +153,24 @@ def test_a_command_is_repeated_until_it_ends_well_or_cannot(tmp_path, codes, end
 
 
 @pytest.mark.parametrize(
-    ("code", "restarts", "again"),
-    [(0, 0, False), (2, 0, False), (75, 50, True), (137, 0, True), (137, 10, False)],
+    ("codes", "again"),
+    [
+        ([0], False),
+        ([2], False),
+        ([75] * 12, True),
+        ([*[75] * 12, 137], True),
+        ([*[137, 75] * 9, 137], True),
+        ([*[137, 75] * 10, 137], False),
+    ],
 )
-def test_a_slurm_job_queues_itself_again_until_the_training_is_done(
-    tmp_path, code, restarts, again
-):
-    program(tmp_path / "srun", f'printf "%s\\n" "$@" > {tmp_path}/given\nexit {code}\n')
-    program(tmp_path / "scontrol", f'echo "$@" > {tmp_path}/queue\n')
-    variables = {"SLURM_CPUS_PER_TASK": "8", "SLURM_JOB_ID": "7"}
-    variables |= {"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}
-    result = launch("slurm.sbatch", *FLAGS, bin=tmp_path, **variables)
-    assert result.returncode == code, result.stderr
+def test_a_slurm_job_queues_itself_again_until_the_training_is_done(tmp_path, codes, again):
+    program(tmp_path / "scontrol", f'echo "$@" >> {tmp_path}/queue\n')
+    for restarts, code in enumerate(codes):
+        program(tmp_path / "srun", f'printf "%s\n" "$@" > {tmp_path}/given\nexit {code}\n')
+        variables = {"SLURM_CPUS_PER_TASK": "8", "SLURM_JOB_ID": "7"}
+        variables |= {"SLURM_RESTART_COUNT": str(restarts)} if restarts else {}
+        result = launch("slurm.sbatch", *FLAGS, bin=tmp_path, cwd=tmp_path, **variables)
+        assert result.returncode == code, result.stderr
     assert (tmp_path / "given").read_text().splitlines()[-3:] == FLAGS
     queue = (tmp_path / "queue").read_text() if (tmp_path / "queue").exists() else ""
-    assert queue == ("requeue 7\n" if again else "")
+    assert queue == "requeue 7\n" * (len(codes) - 1 + again)

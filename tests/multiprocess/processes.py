@@ -20,14 +20,17 @@ def free_job_number():
     raise AssertionError("no port is free")
 
 
-def start(count, workdir, *flags):
+LINEAR = (str(HERE / "train_linear.py"), f"--config={HERE / 'linear_config.py'}")
+AUTOENCODER = ("-m", "xactor_jax.main", f"--config={HERE / 'autoencoder_config.py'}")
+
+
+def start(count, workdir, *flags, training=LINEAR):
     """Begin or continue the training in `workdir` with `count` processes and 4 devices in all."""
     job = str(free_job_number())
     slurm = {"SLURM_JOB_ID": job, "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": str(count)}
     command = [
         sys.executable,
-        str(HERE / "train_linear.py"),
-        f"--config={HERE / 'linear_config.py'}",
+        *training,
         f"--workdir={workdir}",
         *(["--distributed"] if count > 1 else []),
         *flags,

@@ -70,7 +70,7 @@ def test_a_process_is_killed_in_a_save_then_both_are_asked_to_stop_and_one_goes_
     processes = start(2, workdir)
     reached = last_step(workdir)
     assert until(lambda: last_step(workdir) > reached + 2, processes[0])
-    processes[1].send_signal(signal.SIGTERM)
+    processes[1].send_signal(signal.SIGINT)  # Ctrl-C, which becomes the SIGTERM of a scheduler
     codes, outputs = end_of(processes)
     assert codes == [0, 0], (workdir / "errors_0").read_text()
     step = last_step(workdir)

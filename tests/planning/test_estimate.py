@@ -1,11 +1,14 @@
 """The search for the largest batch, and which mesh is best, on trainings whose needs are known."""
 
+import jax
 import pytest
+from small_models import small_objective
 
 from xactor_jax.errors import InputError
 from xactor_jax.planning.chips import TPUS, topology
-from xactor_jax.planning.estimate import Compiled, largest_batch, mesh_shapes
+from xactor_jax.planning.estimate import Compiled, Planned, advice, largest_batch, mesh_shapes
 from xactor_jax.planning.report import best
+from xactor_jax.sharding import make_mesh
 
 FIXED, EACH = 1000, 70
 
@@ -51,6 +54,17 @@ def test_the_best_is_the_fastest_that_fits():
     assert best([plans[3], plans[0]]) == plans[0]
     with pytest.raises(InputError, match="batch_size"):
         best([])
+
+
+@pytest.mark.parametrize(("accumulate", "tip"), [(1, True), (4, True), (8, False)])
+def test_only_more_slices_of_a_batch_than_there_are_is_advice(accumulate, tip):
+    objective, config = small_objective(
+        "motion", **{"batch_size": 8, "optimizer.accumulate": accumulate}
+    )
+    planned = Planned(objective, config, make_mesh(config.mesh, jax.devices()[:1]))
+    tips = advice(planned, 2 * TPUS["v5e"].memory, None, TPUS["v5e"])
+    assert any("optimizer.accumulate=8: take a batch in 8 parts" in line for line in tips) == tip
+    assert any("optimizer.accumulate" in line for line in tips) == tip
 
 
 @pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x4", "v5p:2x2x1", "v6e:2x4", "tpu7x:2x2x1"])

@@ -16,11 +16,11 @@ from small_models import (
 from small_models import quick_compilation as quick_compilation
 
 from configs import encoder
-from xactor_jax.checkpoint import load_weights
+from xactor_jax.checkpoint import load_weights, save_weights
 from xactor_jax.data.shards import decode_frames, open_shards
 from xactor_jax.errors import InputError
 from xactor_jax.release import PortraitRenderer
-from xactor_jax.tasks import make_task
+from xactor_jax.tasks import make_objective, make_task
 from xactor_jax.train import train
 
 
@@ -112,6 +112,25 @@ def test_the_encoder_learns_alone_and_the_renderer_goes_on_from_it(config, tmp_p
     config.initial_weights, config.steps = str(workdir / "model.safetensors"), 3
     config.save_every = 3
     assert train(config, make_task(config), tmp_path_factory.mktemp("after")) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("motion", "weights of a motion, not of a renderer"), ("renderer", "lacks basis")],
+)
+def test_initial_weights_without_a_codecs_basis_are_named(config, tmp_path, kind, message):
+    path = tmp_path / "other.safetensors"
+    save_weights(path, {"params": {"kernel": np.zeros(2, np.float32)}}, {"kind": kind})
+    config = config.copy_and_resolve_references()
+    config.initial_weights = str(path)
+    with pytest.raises(InputError, match=rf"other\.safetensors:? {message}"):
+        make_task(config)
+
+
+def test_a_loss_of_moved_pictures_needs_that_they_are_moved():
+    config = autoencoder_config(None, **{"renderer.warps_reference": False})
+    with pytest.raises(InputError, match=r"loss\.moved=3\.0 needs config\.renderer\.warps_ref"):
+        make_objective(config)
 
 
 def test_a_task_that_does_not_exist_is_named(config):

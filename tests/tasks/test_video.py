@@ -1,5 +1,6 @@
 """Temporal layers learn on an image half that stays as it was, bit for bit."""
 
+import functools
 import json
 
 import jax
@@ -93,6 +94,26 @@ def test_at_first_the_video_is_the_image_halfs(config, task, start, tmp_path):
     assert frames[0].std(axis=0).max() > 2  # the motion shows
     # Two programs of the same sums may round a level apart.
     assert np.abs(frames[0] - frames[1]).max() <= 1
+
+
+def test_temporal_layers_of_another_training_are_gone_on_from(config, task, trained, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.initial_weights = str(trained / "model.safetensors")
+    config.steps, config.save_every, config.optimizer.learning_rate = 3, 3, 0.0
+    assert train(config, task, tmp_path) == 3
+    before, after = (
+        load_weights(folder / "model.safetensors")[0]["params"] for folder in (trained, tmp_path)
+    )
+    jax.tree.map(  # but for the rounding of an average of equal values
+        functools.partial(np.testing.assert_allclose, rtol=1e-6), before, after
+    )
+
+
+def test_an_image_half_has_no_temporal_layers_to_go_on_from(config, task, tmp_path):
+    config = config.copy_and_resolve_references()
+    config.initial_weights = config.renderer
+    with pytest.raises(InputError, match=r"renderer\.safetensors lacks denoiser/.*temporal"):
+        train(config, task, tmp_path)
 
 
 def test_temporal_layers_are_added_once(trained, tmp_path_factory):

@@ -171,6 +171,7 @@ class Batches:
                 "prepare longer clips or choose a shorter window in the config"
             )
         check_batch(batch_size, mesh)
+        self.examples = len(source)
         self._batch_size = batch_size
         self._sharding = batch_sharding(mesh)
         rows = sorted(rows_here(self._sharding, batch_size))

@@ -6,11 +6,12 @@ clips they are, and what made them. Arrays are mapped, not read, so that their n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,27 +95,31 @@ def write_tracks(
 ) -> None:
     """Write tracks of `frames` frames in all; the folder appears, or is replaced, when all is well.
 
+    Of several processes that make the same, the first to finish is kept.
     Raises InputError where it cannot be written.
     """
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    # Processes of several containers may share a disk, and have the same number.
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         partial.mkdir(parents=True)
         clips = _write_arrays(partial, tracks, frames)
         (partial / _INDEX).write_text(json.dumps({"made_by": made_by, "clips": clips}))
-        _replace(folder, partial)
+        _replace(folder, partial, made_by)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _replace(folder: Path, partial: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _replace(folder: Path, partial: Path, made_by: Mapping[str, Any]) -> None:
     try:
         partial.rename(folder)
     except OSError:
-        if not (folder / _INDEX).is_file():  # else another process has just written the same
-            raise
+        with contextlib.suppress(InputError):
+            if read_index(folder)["made_by"] == made_by:
+                return  # another process was first, and what it wrote may be in use
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
 
 
 def _write_arrays(folder: Path, tracks: Iterable[Track], frames: int) -> list[list[Any]]:

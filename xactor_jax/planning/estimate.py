@@ -66,12 +66,16 @@ class Planned:
     @property
     def rows(self) -> int:
         """What a batch must be a multiple of."""
-        ways = self.mesh.shape["replica"] * self.mesh.shape["fsdp"]
-        return ways * self.config.optimizer.accumulate
+        return self.ways * self.config.optimizer.accumulate
+
+    @property
+    def ways(self) -> int:
+        """Parts of a batch that devices compute beside each other."""
+        return self.mesh.shape["replica"] * self.mesh.shape["fsdp"]
 
     def batch(self, size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """A batch of so many examples."""
-        check_batch(size, self.mesh)
+        check_batch(size, self.mesh, self.config.optimizer.accumulate)
         rows = {
             name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype)
             for name, one in self.objective.example_shapes.items()
@@ -230,8 +234,8 @@ def advice(planned: Planned, needed: int, largest: int | None, chip: Chip) -> li
     ]
     if mesh["replica"] > 1:
         tips.append("--set mesh.replica=1 mesh.fsdp=-1: split the parameters over all devices")
-    slices = config.batch_size // planned.rows
-    if slices > 1:
+    slices = config.batch_size // planned.ways
+    if slices > config.optimizer.accumulate:
         tips.append(f"--set optimizer.accumulate={slices}: take a batch in {slices} parts")
     if largest:
         tips.append(f"--set batch_size={largest}: the largest batch that fits")

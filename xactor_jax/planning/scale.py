@@ -29,7 +29,8 @@ pip install -e ".[plan]"
 python -m xactor_jax.planning.scale --output=docs/scale.md
 ```
 
-Memory is that of one device, in a training step or while evaluation samples, whichever is more.
+Memory is that of one device, in a training step or while a batch is sampled as evaluation does it,
+whichever is more; evaluation itself takes 16 examples of an autoencoder and 8 windows of a video.
 Model FLOPs are those of a step by formula, without what is computed again to save memory. No step
 is shorter than its roofline: what its arithmetic, memory traffic or exchanges take at the device's
 peak rates. The last column is the version of JAX whose compiler said so: some share memory out

@@ -21,7 +21,7 @@ from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from xactor_jax.checkpoint import load_weights, save_weights
+from xactor_jax.checkpoint import load_kind, save_weights
 from xactor_jax.config import build, released
 from xactor_jax.data.examples import (
     TRUTH,
@@ -38,6 +38,7 @@ from xactor_jax.models.renderer import NEUTRAL_BOX, Renderer, RendererConfig
 from xactor_jax.models.vae import fit_basis
 from xactor_jax.nn.layers import Linear, abstract, initial_keys
 from xactor_jax.sharding import check_context
+from xactor_jax.start import fitted
 from xactor_jax.tasks.autoencoder_losses import (
     by_source,
     frame_weights,
@@ -47,10 +48,10 @@ from xactor_jax.tasks.autoencoder_losses import (
     weighted_error,
 )
 from xactor_jax.tasks.reenactment import (
-    Render,
     encode_latents,
     encode_motion,
     render_examples,
+    rendering,
     save_strips,
     score,
     see,
@@ -101,6 +102,11 @@ class AutoencoderObjective:
             latent=self.renderer.encoder.latent, **config.face_decoder.to_dict()
         )
         self.weights = build(AutoencoderLoss, config.loss.to_dict())
+        if self.weights.moved and not self.renderer.warps_reference:
+            raise InputError(
+                f"config.loss.moved={self.weights.moved} needs config.renderer.warps_reference; "
+                "set that to True or this to 0"
+            )
         data = FaceExampleConfig(
             image_size=self.renderer.image_size,
             view_scale=self.renderer.view_scale,
@@ -239,7 +245,7 @@ class AutoencoderObjective:
             frames = renderer.frames(sample, moved)
             losses["picture"] = weighted_error(frames, to_signed(batch["target"]), where, counts)
         if weights.moved:
-            assert moved is not None, "config.loss.moved needs config.renderer.warps_reference"
+            assert moved is not None  # such a config is refused
             losses["moved"] = moved_error(moved, to_signed(batch["target"]), counts)
         copying = jnp.mean((reference.latent[:, None] - target) ** 2)
         return losses, jnp.mean((sample - target) ** 2) / copying
@@ -295,7 +301,13 @@ class AutoencoderTask(AutoencoderObjective):
         errors = self._copying({name: jnp.asarray(array) for name, array in batch.items()})
         copying = {name: np.asarray(error) for name, error in errors.items()}
         if initial_weights:  # they know the latents of their own basis only
-            codec = load_weights(Path(initial_weights))[0]["statistics"]["codec"]
+            statistics = load_kind(Path(initial_weights), "renderer")[0].get("statistics", {})
+            codec = fitted(
+                statistics.get("codec", {}),
+                self.frozen_shapes["codec"],
+                initial_weights,
+                "config.initial_weights",
+            )
         else:
             codec = fit_basis(to_signed(batch["target"][:, 0]), self.renderer.codec)
         return {
@@ -313,14 +325,6 @@ class AutoencoderTask(AutoencoderObjective):
         """Read, crop and augment one example."""
         return self.examples.load(element, rng)
 
-    def _render(self, params: Any, frozen: Any, key: PRNGKeyArray) -> Render:
-        render = jax.jit(
-            lambda params, frozen, batch: render_examples(
-                self._merge(params, frozen).renderer, batch, key
-            )
-        )
-        return lambda batch: np.asarray(render(params, frozen, jax.device_put(batch)))
-
     def evaluate(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
         """Reenactment of held-out clips: PSNR of picture and mouth, and that of the reference.
 
@@ -328,12 +332,12 @@ class AutoencoderTask(AutoencoderObjective):
         """
         if not self.weights.renders:
             return self._held_out_losses(params, frozen, key)
-        return score(self.held_out, self._render(params, frozen, key), 16)
+        return score(self.held_out, rendering(self.sampler, params, frozen, key), 16)
 
     def _held_out_losses(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
-        numbers = {}
+        numbers, loss = {}, jax.jit(self.loss)
         for source, batch in self.held_out.fixed_batches(16).items():
-            found = jax.jit(self.loss)(params, frozen, jax.device_put(batch), key)[1]
+            found = loss(params, frozen, batch, key)[1]
             numbers |= {
                 f"{source}/{name}": float(found[name])
                 for name in ("decoder", "invariance", "truth")
@@ -345,7 +349,7 @@ class AutoencoderTask(AutoencoderObjective):
         """A strip for each source: reference, driving crops, truth, output; if any is rendered."""
         if not self.weights.renders:
             return
-        save_strips(self.held_out, self._render(params, frozen, key), 16, folder)
+        save_strips(self.held_out, rendering(self.sampler, params, frozen, key), 16, folder)
 
     def export(self, params: Any, frozen: Any, path: Path) -> None:
         """The renderer's weights, its codec's basis and its config."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import matplotlib
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
@@ -22,6 +22,7 @@ from xactor_jax.data.tracks import Track, Tracks
 from xactor_jax.errors import InputError
 from xactor_jax.motion_sampler import MotionSampler
 from xactor_jax.release import renderer_at
+from xactor_jax.sharding import to_host
 from xactor_jax.tasks.motion_objective import MotionObjective
 
 
@@ -35,6 +36,7 @@ class MotionTask(MotionObjective):
         self.encoder = renderer.encoder
         super().__init__(config, renderer.config.encoder.latent, hearing_of(config))
         self.weights_dtype = config.weights_dtype
+        self._sampler: MotionSampler | None = None
 
         def tracks(split: str) -> Tracks:
             size = renderer.config.encoder.image_size
@@ -65,20 +67,29 @@ class MotionTask(MotionObjective):
         """Cut one window."""
         return self.examples.load(element, rng)
 
-    @functools.cached_property
-    def _performer(self) -> MotionSampler:
-        """One for all evaluations, so that what it compiles is compiled once."""
-        return MotionSampler(self.config, self.hearing, self.flow, {}, self.frozen)
+    def _performer(self, params: Any, frozen: Any) -> MotionSampler:
+        """The same for all evaluations, so that what it compiles is compiled once."""
+        if self._sampler is None:
+            self._sampler = MotionSampler(
+                self.config, self.hearing, self.flow, params, to_host(frozen)
+            )
+        self._sampler.weights = params
+        return self._sampler
 
     def _perform(
-        self, params: Any, tracks: list[Track], heard: list[Track], key: PRNGKeyArray
+        self,
+        params: Any,
+        frozen: Any,
+        tracks: list[Track],
+        heard: list[Track],
+        key: PRNGKeyArray,
     ) -> np.ndarray:
         """Latents (n, t, d) acted to the audio of `heard`, each from its track's first frame."""
-        self._performer.weights = params
+        sampler = self._performer(params, frozen)
         first = np.stack([track.latents[0] for track in tracks])
         length = min(len(t.latents) for t in [*tracks, *heard])
         audio = np.stack([track.audio[:length] for track in heard])
-        return perform(self._performer, audio, first, key, sampling=self.sampling)
+        return perform(sampler, audio, first, key, sampling=self.sampling)
 
     def evaluate(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
         """Correlation of acted with true latents, to the right audio and to another clip's."""
@@ -88,7 +99,7 @@ class MotionTask(MotionObjective):
             if len(tracks) < 2:
                 continue
             for name, heard in (("right", tracks), ("wrong", tracks[1:] + tracks[:1])):
-                acted = self._perform(params, tracks, heard, key)
+                acted = self._perform(params, frozen, tracks, heard, key)
                 truth = np.stack([track.latents[: acted.shape[1]] for track in tracks])
                 numbers[f"{source}/correlation_{name}"] = correlation(acted, truth)
                 if name == "right":
@@ -100,7 +111,9 @@ class MotionTask(MotionObjective):
     def sample(self, params: Any, frozen: Any, key: PRNGKeyArray, folder: Path) -> None:
         """Curves of the strongest latents of one held-out clip: acted and true."""
         tracks = self.held_out[:2]
-        acted = self._perform(params, tracks, tracks, key)
+        acted = self._perform(params, frozen, tracks, tracks, key)
+        if jax.process_index() != 0:
+            return
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from xactor_jax.evaluation.pictures import (
     to_signed,
 )
 from xactor_jax.models.renderer import Reference, Renderer
-from xactor_jax.sharding import constrain
+from xactor_jax.sharding import constrain, to_host
 
 Batch = dict[str, Any]
 _ROWS = ("reference", "driving", "target")
 Render = Callable[[Batch], Float[np.ndarray, "b t h w 3"]]
+Sampler = Callable[[Any, Any, Batch, PRNGKeyArray], Float[Array, "b t h w 3"]]
 
 
 def encode_latents(renderer: Renderer, pictures: Array) -> Float[Array, "b t h w c"]:
@@ -61,6 +63,19 @@ def render_examples(
     return renderer.render(noise, reference, motion, batch["box"], renderer.config.sampling)
 
 
+def rendering(sampler: Sampler, params: Any, frozen: Any, key: PRNGKeyArray) -> Render:
+    """What a task's sampler makes of batches, whole on every process, which all must ask together.
+
+    Each sampler is compiled once for all evaluations.
+    """
+    return lambda batch: to_host(_sampled(sampler, params, frozen, batch, key))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sampled(sampler: Sampler, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray) -> Array:
+    return sampler(params, frozen, batch, key)
+
+
 def score(examples: FaceExamples, render: Render, count: int) -> dict[str, float]:
     """PSNR of held-out targets, whole and mouth, beside that of repeating the reference.
 
@@ -81,10 +96,15 @@ def score(examples: FaceExamples, render: Render, count: int) -> dict[str, float
 
 
 def save_strips(examples: FaceExamples, render: Render, count: int, folder: Path) -> None:
-    """A strip of pictures for each source: reference, driving crops, truth, output."""
+    """A strip of pictures for each source: reference, driving crops, truth, output.
+
+    Runs on every process; process 0 writes.
+    """
     for source, batch in examples.fixed_batches(count).items():
         shown = ("reference", "target") if examples.config.consecutive else _ROWS
         every = slice(None, None, 4 if examples.config.consecutive else 1)
         rows = {name: batch[name][:6] for name in shown}
         rows["target"] = rows["target"][:, every]
-        save_strip(folder / f"{source}.png", rows, render(batch)[:6, every])
+        frames = render(batch)[:6, every]
+        if jax.process_index() == 0:
+            save_strip(folder / f"{source}.png", rows, frames)

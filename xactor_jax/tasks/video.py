@@ -26,6 +26,7 @@ from xactor_jax.tasks.reenactment import (
     encode_latents,
     encode_motion,
     render_examples,
+    rendering,
     save_strips,
     score,
     see,
@@ -148,6 +149,10 @@ class VideoTask(VideoObjective):
         self.examples = FaceExamples(self.data, "train")
         self.held_out = FaceExamples(dataclasses.replace(self.data, augment=False), "test")
 
+    def learnt_part(self, params: Any) -> Any:
+        """The temporal modules among the parameters that `export` writes."""
+        return temporal_part(params.get("renderer", {}))
+
     def source(self) -> FaceExamples:
         """The index of windows."""
         return self.examples
@@ -156,19 +161,13 @@ class VideoTask(VideoObjective):
         """Read, crop and augment one window."""
         return self.examples.load(element, rng)
 
-    def _render(self, params: Any, frozen: Any, key: PRNGKeyArray):
-        render = jax.jit(
-            lambda params, frozen, batch: render_examples(self._merge(params, frozen), batch, key)
-        )
-        return lambda batch: np.asarray(render(params, frozen, jax.device_put(batch)))
-
     def evaluate(self, params: Any, frozen: Any, key: PRNGKeyArray) -> dict[str, float]:
         """PSNR and change between frames on held-out windows."""
-        return score(self.held_out, self._render(params, frozen, key), 8)
+        return score(self.held_out, rendering(self.sampler, params, frozen, key), 8)
 
     def sample(self, params: Any, frozen: Any, key: PRNGKeyArray, folder: Path) -> None:
         """Strips of every fourth frame of held-out windows."""
-        save_strips(self.held_out, self._render(params, frozen, key), 8, folder)
+        save_strips(self.held_out, rendering(self.sampler, params, frozen, key), 8, folder)
 
     def export(self, params: Any, frozen: Any, path: Path) -> None:
         """The whole renderer, temporal modules included."""
