@@ -22,7 +22,7 @@ from xactor_jax.preparation import duplicates, folders, quality, sound, sync
 from xactor_jax.preparation.probe import probe, refusal
 from xactor_jax.preparation.quality import ViewMeter
 from xactor_jax.preparation.settings import Settings
-from xactor_jax.preparation.speaker import speaker
+from xactor_jax.preparation.speaker import Mouth, refusals
 from xactor_jax.preparation.tracks import (
     Shot,
     Track,
@@ -233,30 +233,16 @@ def _cut(pictures, groups: list[list[_Candidate]], size: int) -> Iterator[list[_
 def _of_group(
     group: list[_Candidate], audio: np.ndarray, source: Clip, settings: Settings
 ) -> Iterator[Prepared | Refused]:
-    """The clips of faces that are seen at the same time: at most one of them speaks."""
-    kept, reason = group, ""
+    """The clips of faces that are seen at the same time, of those that speak."""
+    reasons = [""] * len(group)
     if settings.speaker.enabled and len(group) > 1:
-        start = max(one.track.start for one in group)
-        end = min(one.track.end for one in group)
-        mouths = [
-            np.stack(one.meter.mouth[start - one.track.start : end - one.track.start])
-            for one in group
-            if end > start
-        ]
-        heard = audio[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
-        chosen, found = (
-            speaker(mouths, heard, settings.speaker, settings.sync.most) if mouths else (None, [])
-        )
-        scores = ", ".join(f"{score:.2f}" for score in found)
-        if chosen is None:
-            kept, reason = [], f"{len(group)} faces, and it is not clear who speaks ({scores})"
-        else:
-            kept, reason = [group[chosen]], f"another of {len(group)} faces speaks ({scores})"
-    for one in group:
-        if one in kept:
-            yield _of_candidate(one, audio, source, settings)
-        else:
+        mouths = [Mouth(one.track.start, np.stack(one.meter.mouth)) for one in group]
+        reasons = refusals(mouths, audio, settings.speaker, settings.sync.most)
+    for one, reason in zip(group, reasons, strict=True):
+        if reason:
             yield Refused(reason, *one.seconds, thumbnail=_thumbnail(one.frames))
+        else:
+            yield _of_candidate(one, audio, source, settings)
 
 
 def _of_candidate(

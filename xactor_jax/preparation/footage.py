@@ -14,7 +14,7 @@ from xactor_jax.media.audio import open_media
 from xactor_jax.preparation.settings import Settings
 from xactor_jax.recipes.listed import Listed
 
-_FORMAT = "4"
+_FORMAT = "5"
 
 
 @dataclasses.dataclass(frozen=True)
