@@ -59,6 +59,7 @@ class Refused:
     end_seconds: float = 0.0
     checks: dict[str, float] = dataclasses.field(default_factory=dict)
     thumbnail: bytes = dataclasses.field(default=b"", repr=False)
+    again: bool = False  # whether another run should try; it may have more memory, or time
 
 
 @dataclasses.dataclass(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -71,7 +72,17 @@ class Footage:
             state = f"{stat.st_size} {stat.st_mtime_ns}"
         except OSError:
             state = "gone"
-        return _hash(f"{state} {settings.of_a_clip()} {_FORMAT}")[:8]
+        detector = _content(settings.faces.detector)
+        return _hash(f"{state} {settings.of_a_clip()} {detector} {_FORMAT}")[:8]
+
+
+@functools.cache
+def _content(path: str) -> str:
+    """A hash of a file that may lie elsewhere on other machines; empty where there is none."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    except OSError:
+        return ""
 
 
 def _hash(text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -118,6 +119,13 @@ class Splits:
 
 
 @dataclasses.dataclass(frozen=True)
+class Work:
+    """How files are worked on; it decides nothing of the clips."""
+
+    hours: float = 12.0  # a file that takes longer is given up until the next run
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """All steps in their order."""
 
@@ -131,10 +139,21 @@ class Settings:
     quality: Quality = Quality()
     duplicates: Duplicates = Duplicates()
     splits: Splits = Splits()
+    work: Work = Work()
 
     def of_a_clip(self) -> Settings:
-        """Only what decides how a file becomes clips; the rest at its default."""
-        return dataclasses.replace(self, duplicates=Duplicates(), splits=Splits())
+        """Only what decides how a file becomes clips; the rest, and names of files, at defaults."""
+        faces = dataclasses.replace(self.faces, detector="")
+        return dataclasses.replace(
+            self, faces=faces, duplicates=Duplicates(), splits=Splits(), work=Work()
+        )
+
+    def absolute(self) -> Settings:
+        """The same on machines with other working folders."""
+        if not self.faces.detector:
+            return self
+        detector = os.path.abspath(self.faces.detector)
+        return dataclasses.replace(self, faces=dataclasses.replace(self.faces, detector=detector))
 
 
 def changed(settings: Settings, changes: Iterable[str]) -> Settings:
