@@ -25,8 +25,12 @@ def results(path, *changes, static: float = 0.1) -> list[Prepared | Refused]:
 
 def opening_of(clip, opening: np.ndarray) -> float:
     """How the darkness of the view's lower half goes with an opening."""
-    views = decode_frames(clip, range(len(clip)))
-    return np.corrcoef(-views[:, SIZE // 2 :].mean(axis=(1, 2, 3)), opening)[0, 1]
+    return np.corrcoef(-lower_half(clip), opening)[0, 1]
+
+
+def lower_half(clip) -> np.ndarray:
+    """Its brightness in every frame."""
+    return decode_frames(clip, range(len(clip)))[:, SIZE // 2 :].mean(axis=(1, 2, 3))
 
 
 def talking(opening: np.ndarray, x: float = 100) -> list[np.ndarray]:
@@ -68,6 +72,22 @@ def test_sound_of_somebody_else_is_refused(tmp_path):
     assert isinstance(result, Refused)
     assert result.reason.startswith("mouth and sound do not clearly go together")
     assert result.thumbnail and result.checks["face_pixels"] > 50
+
+
+def test_a_stretch_between_two_frames_is_cut_at_one_for_picture_and_sound(tmp_path):
+    """The mouth opens once, when a tone begins: at 1 s of the film."""
+    opening, sound = np.zeros(60), np.zeros(60 * 640, np.float32)
+    opening[25:] = 1
+    sound[16_000:] = 0.3 * np.sin(np.arange(len(sound) - 16_000) / 5)
+    path = write_media(tmp_path / "film.mkv", talking(opening), audio=sound)
+    settings = changed(Settings(size=SIZE), [*OPEN, "quality.static=0", "sound.normalise=False"])
+    (result,) = prepare_file(path, "film", "anna", settings, (0.82, 2.2))
+    assert isinstance(result, Prepared), result
+    assert (result.start_seconds, result.end_seconds) == (0.8, 2.2)
+    assert len(result.clip) == 35
+    opens = np.abs(np.diff(lower_half(result.clip))).argmax() + 1
+    heard = int(np.argmax(np.abs(result.clip.audio) > 300))
+    assert opens == 5 and abs(heard - 5 * 640) < 20
 
 
 def test_steps_are_switched_off(tmp_path):

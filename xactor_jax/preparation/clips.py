@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from xactor_jax.data import shards
-from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
+from xactor_jax.data.shards import FRAME_RATE, SAMPLES_PER_FRAME, Clip
 from xactor_jax.errors import InputError
 from xactor_jax.media import faces
 from xactor_jax.media.audio import frames_of, read_mono_16k
@@ -92,7 +92,7 @@ def prepare_file(
 
     Raises InputError where nothing of the file can be used; the message says why.
     """
-    start = between[0]
+    start = round(between[0] * FRAME_RATE) / FRAME_RATE
     for one in _clips_of(path, name, identity, settings, between):
         yield dataclasses.replace(
             one, start_seconds=one.start_seconds + start, end_seconds=one.end_seconds + start
@@ -111,9 +111,10 @@ def _clips_of(
     contents = probe(path)
     if reason := refusal(contents, settings.probe):
         raise InputError(f"{path}: {reason}")
-    audio = read_mono_16k(path, contents.track)[round(between[0] * SAMPLE_RATE) :]
-    if between[1] is not None:
-        audio = audio[: round((between[1] - between[0]) * SAMPLE_RATE)]
+    # At frames, where `read_video` cuts the picture: they would be half a frame out of step.
+    cuts = [None if time is None else round(time * FRAME_RATE) for time in between]
+    heard = slice(*(None if cut is None else cut * SAMPLES_PER_FRAME for cut in cuts))
+    audio = read_mono_16k(path, contents.track)[heard]
     longest = settings.probe.longest_side
     shots = list(find_tracks(read_video(path, longest, *between), settings))
     length = min(shots[-1].end, frames_of(len(audio))) / FRAME_RATE
