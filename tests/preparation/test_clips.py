@@ -112,6 +112,14 @@ def test_of_two_people_the_speaker_becomes_a_clip(tmp_path):
     assert opening_of(spoken.clip, right) > 0.8 > 0.6 > opening_of(spoken.clip, left)
 
 
+def test_two_people_of_whom_both_are_taken_are_two_clips(tmp_path):
+    pair = [np.hstack([picture, picture]) for picture in talking(openness(30, 1))]
+    path = write_media(tmp_path / "pair.mkv", pair, audio=voice(openness(30, 1)))
+    found = results(path, "speaker.enabled=False", "quality.second_face=9")
+    assert [result.clip.clip for result in found] == ["pair.mkv", "pair.mkv@face2"]
+    assert [result.clip.motion for result in found] == ["pair.mkv", "pair.mkv@face2"]
+
+
 def test_each_shot_is_a_clip(tmp_path):
     one = talking_clip(30)
     other = [255 - picture // 3 for picture in talking_clip(30)]

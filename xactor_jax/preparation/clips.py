@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +128,25 @@ def _clips_of(
     source = dataclasses.replace(
         _EMPTY, clip=name, identity=identity, motion=name, size=settings.size
     )
+    named: collections.Counter[str] = collections.Counter()
     for group in _cut(read_video(path, longest, *between), groups, settings.size):
-        yield from _of_group(group, audio, source, settings)
+        yield from _told_apart(_of_group(group, audio, source, settings), named)
         del group  # its views, while those of the next are cut
+
+
+def _told_apart(
+    results: Iterable[Prepared | Refused], named: collections.Counter[str]
+) -> Iterator[Prepared | Refused]:
+    """The same with clips of two faces that begin at one time under names of their own."""
+    for one in results:
+        if isinstance(one, Prepared):
+            name = one.clip.clip
+            named[name] += 1
+            if named[name] > 1:
+                name += f"@face{named[name]}"
+                clip = dataclasses.replace(one.clip, clip=name, motion=name)
+                one = dataclasses.replace(one, clip=clip)
+        yield one
 
 
 _EMPTY = Clip(
