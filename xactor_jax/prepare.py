@@ -117,7 +117,8 @@ def _collect(footage: list[Footage], staging: Staging, licence: str) -> tuple[li
         for i, of in copies.items():
             rejected.append(kept[i] | {"reason": f"a copy of {kept[of]['clip']}"})
         kept = [row for i, row in enumerate(kept) if i not in copies]
-    kept = mend(kept, settings.sync)
+    kept, short = mend(kept, settings.sync, settings.faces.shortest_seconds)
+    rejected += short
     names = splits.assign([(row["source"], row["identity"]) for row in kept], settings.splits)
     for row, name in zip(kept, names, strict=True):
         row["split"] = name
