@@ -223,6 +223,7 @@ def _blocks(
             ) from None
         for block in blocks:
             yield time, block.to_ndarray().reshape(block.samples, -1)
+            time = None  # what else there is of it follows at once
 
 
 def to_mono_16k(
