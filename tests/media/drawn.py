@@ -81,7 +81,7 @@ def write_media(
             container.mux(picture.encode(None))
         if sound is not None:
             samples = np.round(audio * 32767).astype(np.int16)[None]
-            every = samples.shape[1] if clock == 1 else rate // 100
+            every = max(samples.shape[1], 1) if clock == 1 else rate // 100
             for start in range(0, samples.shape[1], every):
                 block = np.ascontiguousarray(samples[:, start : start + every])
                 frame = av.AudioFrame.from_ndarray(block, format="s16", layout="mono")

@@ -54,8 +54,8 @@ class Faces:
     jump: float = _within(0.25, 0.01)  # face sides from one frame to the next that end a track
     gap: int = _within(25, 0)  # frames without the face that end a track
     edge: int = _within(10, 0)  # frames without the face that are bridged at the ends of a shot
-    shortest_seconds: float = _within(1.0, 0.2)
-    longest_seconds: float = _within(120.0, 0.2)  # longer stretches are cut into equal clips
+    shortest_seconds: float = _within(1.0, 0.4)  # loudness is defined from 0.4 s on
+    longest_seconds: float = _within(120.0, 0.4)  # longer stretches are cut into equal clips
     background: float = _within(0.5, 0, 1)  # faces smaller, against the largest, are left out
 
 
