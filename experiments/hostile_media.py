@@ -140,6 +140,23 @@ def sound_hours_late(folder: Path) -> Path:
     return write_clip(folder / "late.mkv", ("mjpeg", "pcm_s16le"), late=6 * HOUR)
 
 
+def spread_out(folder: Path) -> Path:
+    """A frame every minute and a hundredth second of sound every five, for two hours."""
+    path = folder / "spread.mkv"
+    with av.open(str(path), "w") as container:
+        shown, heard = _streams(container, ("mjpeg", "pcm_s16le"), (48, 64), 16_000, "mono")
+        for n in range(0, 2 * HOUR, 59):
+            frame = av.VideoFrame.from_ndarray(picture(n, 48, 64), format="rgb24")
+            frame.pts, frame.time_base = n, Fraction(1, 1)
+            container.mux(shown.encode(frame))
+            if n % (5 * 59) == 0:
+                block = av.AudioFrame.from_ndarray(np.ones((1, 160), np.int16), "s16", "mono")
+                block.rate, block.pts, block.time_base = 16_000, 16_000 * n, Fraction(1, 16_000)
+                container.mux(heard.encode(block))
+        container.mux(shown.encode(None))
+    return path
+
+
 def one_sample_a_second(folder: Path) -> Path:
     """A WAV file at 1 Hz: a megabyte of it would be 16000 times as much at 16 kHz."""
     body = np.zeros(500_000, np.int16).tobytes()
@@ -312,6 +329,7 @@ ONE_FILE: tuple[Callable[[Path], Path], ...] = (
     hours_of_one_frame,
     claims_hours,
     sound_hours_late,
+    spread_out,
     one_sample_a_second,
     silence_bomb,
     huge_mjpeg,

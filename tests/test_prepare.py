@@ -197,6 +197,10 @@ def test_processes_side_by_side_give_the_same(footage, prepared, tmp_path):
             ["--input=.", "--output=out", "--runner=Flink", "--jobs=2"],
             "error: --jobs=2: with",
         ),
+        (
+            ["--input=.", "--output=out", "--features=renderer.safetensors"],
+            "error: renderer.safetensors: ",
+        ),
         (["--input=."], "error: the following arguments are required: --output"),
     ],
 )
@@ -224,3 +228,25 @@ def test_footage_without_any_usable_clip_is_told(footage, tmp_path):
     shutil.copy(footage / "mute.mp4", tmp_path / "in" / "mute.mp4")
     with pytest.raises(InputError, match=r"no clip can be used; .*rejected\.csv"):
         prepare.prepare(tmp_path / "in", tmp_path / "out")
+    assert "no audio track" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_file_that_changes_meanwhile_is_listed(footage, tmp_path, monkeypatch):
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    for name in ("good.mkv", "growing.mkv"):
+        shutil.copy(footage / "anna" / "good.mkv", inputs / name)
+    work = workers.stage
+
+    def growing(one, staging):
+        work(one, staging)
+        if one.name == "growing.mkv":
+            with one.path.open("ab") as file:
+                file.write(b"more")
+
+    monkeypatch.setattr(workers, "stage", growing)
+    assert prepare.prepare(inputs, tmp_path / "out", settings(64)) == (1, 1)
+    assert rejected(tmp_path / "out") == {"growing.mkv": "changed while it was read; run again"}
+    monkeypatch.setattr(workers, "stage", work)
+    wanted = settings(64, "duplicates.enabled=False")
+    assert prepare.prepare(inputs, tmp_path / "out", wanted) == (2, 0)

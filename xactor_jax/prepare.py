@@ -30,6 +30,7 @@ from xactor_jax.preparation.footage import Footage, find_footage
 from xactor_jax.preparation.report import write_report
 from xactor_jax.preparation.settings import Settings, changed
 from xactor_jax.preparation.staging import Staging
+from xactor_jax.preparation.staging import changed as changed_outcome
 from xactor_jax.preparation.tables import write_manifest, write_rejected
 from xactor_jax.preparation.workers import stage_all
 from xactor_jax.progress import progress
@@ -63,12 +64,12 @@ def prepare(
 
         beam = BeamPipeline(runner, options)
     footage = find_footage(input, recipe)
-    settings = settings or Settings()
+    settings = (settings or Settings()).absolute()
     open_detector(settings.faces.detector)  # a missing file is told before any work
     staging = Staging(output / "clips", settings)
     try:
         staging.folder.mkdir(parents=True, exist_ok=True)
-        todo = [one for one in footage if staging.outcome(one) is None]
+        todo = [one for one in footage if not staging.holds(one)]
         with progress("preparing", len(todo), "files") as advance:
             if beam and todo:
                 beam.stage_all(input, recipe, todo, staging, advance)
@@ -77,16 +78,18 @@ def prepare(
                     advance(1)
         kept, rejected = _collect(footage, staging, licence)
         write_rejected(output, rejected)
-        if not kept:
-            raise InputError(f"{input}: no clip can be used; {output}/rejected.csv says why")
-        _write(kept, output, staging)
-        write_manifest(output / "manifest.parquet", kept)
+        if kept:
+            _write(kept, output, staging)
+            write_manifest(output / "manifest.parquet", kept)
         write_report(
             output / "report.html",
             kept,
             rejected,
             lambda row: staging.thumbnail(row["footage"], row["kind"], row["place"]),
         )
+        if not kept:
+            report = output / "report.html"
+            raise InputError(f"{input}: no clip can be used; {report} and rejected.csv say why")
     except OSError as error:
         why = error.strerror or str(error)
         raise InputError(f"{output}: cannot be written ({why})") from None
@@ -98,9 +101,7 @@ def _collect(footage: list[Footage], staging: Staging, licence: str) -> tuple[li
     kept: list[Row] = []
     rejected: list[Row] = []
     for one in footage:
-        outcome = staging.outcome(one)
-        if outcome is None:
-            continue
+        outcome = staging.outcome(one) or changed_outcome()
         shared = {"source": one.name, "identity": one.identity, "footage": one}
         shared |= {"checksum": outcome["checksum"], "licence": licence or one.licence}
         for kind, rows in (("clips", kept), ("refused", rejected)):
@@ -116,7 +117,8 @@ def _collect(footage: list[Footage], staging: Staging, licence: str) -> tuple[li
         for i, of in copies.items():
             rejected.append(kept[i] | {"reason": f"a copy of {kept[of]['clip']}"})
         kept = [row for i, row in enumerate(kept) if i not in copies]
-    kept = mend(kept, settings.sync)
+    kept, short = mend(kept, settings.sync, settings.faces.shortest_seconds)
+    rejected += short
     names = splits.assign([(row["source"], row["identity"]) for row in kept], settings.splits)
     for row, name in zip(kept, names, strict=True):
         row["split"] = name
@@ -187,6 +189,11 @@ def main() -> None:
     settings = Settings(size=flags.size)
     held = dataclasses.replace(settings.splits, test=flags.test_fraction)
     settings = changed(dataclasses.replace(settings, splits=held), flags.set)
+    if flags.features:
+        # A mistake is told before hours of work; and networks take a while to import.
+        from xactor_jax.release import renderer_at
+
+        renderer_at(flags.features)
     kept, rejected = prepare(
         flags.input,
         flags.output,
@@ -198,7 +205,7 @@ def main() -> None:
         others,
     )
     if flags.features:
-        from xactor_jax.data.features import add_features  # opens networks, which takes a while
+        from xactor_jax.data.features import add_features
 
         add_features(flags.output, flags.features)
     print(f"{flags.output}: {kept} clips prepared, {rejected} rejected (report.html shows why)")

@@ -1,5 +1,8 @@
 """Sound arrives whole, on time and at 16 kHz."""
 
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 from media.drawn import grey_frames, write_media
@@ -44,6 +47,33 @@ def test_late_sound_in_a_video_is_preceded_by_silence(tmp_path):
     # Matroska's clock ticks in milliseconds.
     assert abs(start - 0.2) <= 1e-3
     assert not samples[: int(0.19 * rate)].any()
+
+
+@pytest.mark.parametrize("clock", [0.95, 1.05])
+def test_sound_is_heard_when_its_time_stamps_say(tmp_path, clock):
+    """Of a file whose sound and clock do not go at one speed, a ramp tells what is heard when."""
+    ramp = np.arange(64_000, dtype=np.float32) / 64_000
+    path = write_media(tmp_path / "a.mkv", grey_frames([9] * 100), audio=ramp, clock=clock)
+    samples, rate = read_audio(path)
+    assert abs(len(samples) / rate - 4 * clock) < 0.06
+    heard = np.nonzero(samples[:, 0])[0]
+    # To the 40 ms that time stamps may jitter by.
+    assert np.abs(samples[heard, 0] * 4 - heard / rate / clock).max() < 0.06
+    assert len(heard) > 0.94 * len(samples)
+
+
+def test_a_clock_that_begins_anew_takes_no_sound_away(tmp_path):
+    parts = [tmp_path / f"{n}.ogg" for n in (1, 2)]
+    for part in parts:
+        with av.open(str(part), "w") as container:
+            stream = container.add_stream("flac", rate=16_000, layout="mono")
+            block = av.AudioFrame.from_ndarray(np.ones((1, 48_000), np.int16), "s16", "mono")
+            block.pts, block.rate, block.time_base = 0, 16_000, Fraction(1, 16_000)
+            container.mux(stream.encode(block))
+            container.mux(stream.encode(None))
+    path = tmp_path / "both.ogg"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert abs(len(read_audio(path)[0]) / 16_000 - 6) < 0.01
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 44_100])

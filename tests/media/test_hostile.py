@@ -59,6 +59,15 @@ def test_sound_that_begins_hours_late_is_refused(tmp_path):
         assert refusal(read, path).startswith("no sound for 21600 s from 0.00 s on")
 
 
+def test_hours_of_a_few_pictures_and_sounds_are_refused(tmp_path):
+    """Each gap is one that a film may have."""
+    path = hostile_media.spread_out(tmp_path)
+    assert path.stat().st_size < 500_000
+    for read in (read_audio, read_mono_16k):
+        assert refusal(read, path).startswith("only 0.02 s of sound in 590 s")
+    assert refusal(watch, path).startswith("only 2 pictures in 118 s")
+
+
 def test_sound_of_one_sample_a_second_is_refused(tmp_path):
     path = hostile_media.one_sample_a_second(tmp_path)
     for read in (read_audio, read_mono_16k):

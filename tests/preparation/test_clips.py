@@ -25,8 +25,12 @@ def results(path, *changes, static: float = 0.1) -> list[Prepared | Refused]:
 
 def opening_of(clip, opening: np.ndarray) -> float:
     """How the darkness of the view's lower half goes with an opening."""
-    views = decode_frames(clip, range(len(clip)))
-    return np.corrcoef(-views[:, SIZE // 2 :].mean(axis=(1, 2, 3)), opening)[0, 1]
+    return np.corrcoef(-lower_half(clip), opening)[0, 1]
+
+
+def lower_half(clip) -> np.ndarray:
+    """Its brightness in every frame."""
+    return decode_frames(clip, range(len(clip)))[:, SIZE // 2 :].mean(axis=(1, 2, 3))
 
 
 def talking(opening: np.ndarray, x: float = 100) -> list[np.ndarray]:
@@ -70,6 +74,22 @@ def test_sound_of_somebody_else_is_refused(tmp_path):
     assert result.thumbnail and result.checks["face_pixels"] > 50
 
 
+def test_a_stretch_between_two_frames_is_cut_at_one_for_picture_and_sound(tmp_path):
+    """The mouth opens once, when a tone begins: at 1 s of the film."""
+    opening, sound = np.zeros(60), np.zeros(60 * 640, np.float32)
+    opening[25:] = 1
+    sound[16_000:] = 0.3 * np.sin(np.arange(len(sound) - 16_000) / 5)
+    path = write_media(tmp_path / "film.mkv", talking(opening), audio=sound)
+    settings = changed(Settings(size=SIZE), [*OPEN, "quality.static=0", "sound.normalise=False"])
+    (result,) = prepare_file(path, "film", "anna", settings, (0.82, 2.2))
+    assert isinstance(result, Prepared), result
+    assert (result.start_seconds, result.end_seconds) == (0.8, 2.2)
+    assert len(result.clip) == 35
+    opens = np.abs(np.diff(lower_half(result.clip))).argmax() + 1
+    heard = int(np.argmax(np.abs(result.clip.audio) > 300))
+    assert opens == 5 and abs(heard - 5 * 640) < 20
+
+
 def test_steps_are_switched_off(tmp_path):
     sound = 0.4 * voice(openness(30, 3))
     path = write_media(tmp_path / "film.mkv", talking(openness(30, 3)), audio=sound)
@@ -90,6 +110,14 @@ def test_of_two_people_the_speaker_becomes_a_clip(tmp_path):
     # the agreement of the clip's own mouth with the sound does.
     assert len(spoken.clip) == 85 and spoken.fingerprint.shape == (83,)
     assert opening_of(spoken.clip, right) > 0.8 > 0.6 > opening_of(spoken.clip, left)
+
+
+def test_two_people_of_whom_both_are_taken_are_two_clips(tmp_path):
+    pair = [np.hstack([picture, picture]) for picture in talking(openness(30, 1))]
+    path = write_media(tmp_path / "pair.mkv", pair, audio=voice(openness(30, 1)))
+    found = results(path, "speaker.enabled=False", "quality.second_face=9")
+    assert [result.clip.clip for result in found] == ["pair.mkv", "pair.mkv@face2"]
+    assert [result.clip.motion for result in found] == ["pair.mkv", "pair.mkv@face2"]
 
 
 def test_each_shot_is_a_clip(tmp_path):

@@ -25,6 +25,8 @@ def test_no_wanted_split_is_empty():
     for seed in range(20):
         chosen = splits.assign(people(10), Splits(test=0.02, validation=0.02, seed=seed))
         assert set(chosen) == set(splits.NAMES)
+        files = [(f"{n}.mp4", "anna") for n in range(3)]
+        assert set(splits.assign(files, Splits(seed=seed))) == set(splits.NAMES)
     assert set(splits.assign(people(10), Splits(test=0, validation=0))) == {"train"}
 
 

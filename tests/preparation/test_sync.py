@@ -5,8 +5,7 @@ import pytest
 from preparation.spoken import mouths, openness, voice
 
 from xactor_jax.preparation import sync
-from xactor_jax.preparation.settings import Speaker, Sync
-from xactor_jax.preparation.speaker import speaker
+from xactor_jax.preparation.settings import Sync
 
 SECONDS_10 = 250
 
@@ -58,22 +57,3 @@ def test_the_patch_is_the_mouths():
     assert patch.shape == (16, 24)
     rows, columns = np.nonzero(patch < 120)
     assert abs(rows.mean() - 7.5) < 1 and abs(columns.mean() - 11.5) < 1
-
-
-@pytest.mark.parametrize("speaks", [0, 1])
-def test_of_two_faces_the_one_that_is_heard_is_chosen(speaks):
-    openings = [openness(100, seed) for seed in (1, 2)]
-    pair = [mouths(opening) for opening in openings]
-    # Whatever the sound's own delay is.
-    heard = late(voice(openings[speaks]), 3)
-    assert speaker(pair, heard, Speaker(), 15)[0] == speaks
-
-
-def test_faces_that_do_the_same_are_not_told_apart():
-    opening = openness(100)
-    both = [mouths(opening, seed) for seed in (1, 2)]
-    assert speaker(both, voice(opening), Speaker(), 15)[0] is None
-    silent = [mouths(np.zeros(100), seed) for seed in (1, 2)]
-    assert speaker(silent, voice(openness(100, 3)), Speaker(), 15)[0] is None
-    assert speaker([mouths(openness(30))] * 2, voice(openness(30)), Speaker(), 15)[0] is None
-    assert speaker([mouths(opening)], voice(opening), Speaker(), 15)[0] == 0

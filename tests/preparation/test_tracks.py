@@ -102,3 +102,11 @@ def test_a_network_follows_in_a_crop():
 def test_a_missing_network_is_told(tmp_path):
     with pytest.raises(InputError, match=r"none\.tflite: no such file"):
         open_detector(str(tmp_path / "none.tflite"))
+
+
+def test_a_file_that_is_no_network_is_told(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    path = tmp_path / "README.md"
+    path.write_text("# Read me\n" * 99)
+    with pytest.raises(InputError, match="no TFLite network; give MediaPipe's face_detection"):
+        open_detector(str(path))

@@ -115,6 +115,13 @@ def test_hdtf_is_cut_by_its_list(tmp_path):
     lay_out(tmp_path, {"HDTF_dataset/RD_annotion_time.txt": "Radio11.mp4 half a minute\n"})
     with pytest.raises(InputError, match="'half' is no time such as"):
         find_clips("hdtf", tmp_path)
+    lay_out(tmp_path, {"HDTF_dataset/RD_annotion_time.txt": "Radio11.mp4 01:30-00:30\n"})
+    with pytest.raises(InputError, match=r"'01:30-00:30' of Radio11\.mp4 ends before it begins"):
+        find_clips("hdtf", tmp_path)
+    path = tmp_path / "HDTF_dataset/RD_annotion_time.txt"
+    path.write_bytes("Radio\u00e9.mp4 00:30-01:00\n".encode("latin-1"))
+    with pytest.raises(InputError, match=f"^{path}: cannot be read as UTF-8"):
+        find_clips("hdtf", tmp_path)
 
 
 # The examples of the READMEs of both data sets.
@@ -148,6 +155,15 @@ CELEBV_TEXT = {
 }
 
 
+BAD_ROWS = {
+    "bad_0": {"ytb_id": "bad", "duration": {"start_sec": 0, "end_sec": 0}},
+    "bad_1": {"ytb_id": "bad", "duration": {"start_sec": 5.0, "end_sec": 2.0}},
+    "bad_2": {"ytb_id": "bad"},
+    "bad_3": {"duration": {"start_sec": 0, "end_sec": 3}},
+    "bad_4": None,
+}
+
+
 def test_celebv_takes_cut_clips_or_cuts_whole_videos(tmp_path):
     fields = ("path", "person", "emotion", "start_seconds", "end_seconds")
     hq = lay_out(
@@ -170,6 +186,10 @@ def test_celebv_takes_cut_clips_or_cuts_whole_videos(tmp_path):
         ("raw/0-5BrmyFsYM.mp4", "0-5BrmyFsYM", "", 0, 9.64),
         ("raw/00-30GQl0TM.mp4", "00-30GQl0TM", "", 415.29, 420.88),
     ]
+    rows_of = {"celebvtext_info.json": CELEBV_TEXT["clips"] | BAD_ROWS}
+    lay_out(text, {name: {"clips": clips} for name, clips in rows_of.items()})
+    lay_out(text, {"raw/bad.mp4": ""})
+    assert len(find_clips("celebv_text", text)) == 2
     with pytest.raises(InputError, match=r"celebvtext_info\.json is missing"):
         find_clips("celebv_text", hq)
     lay_out(text, {"celebvtext_info.json": {"clips": {"0-5BrmyFsYM_0": {}}}})
@@ -198,6 +218,13 @@ def test_talkvid_people_are_those_of_the_list(tmp_path):
         },
     )
     assert rows("talkvid", clips, "person") == [("person_597",), ("Tr6MMsoWAog",)]
+    bad = [None, {}, entry | {"info": {}}, entry | {"end-time": "late"}]
+    lay_out(tmp_path, {"filtered_video_clips.json": [*bad, entry], "package.json": {"name": "x"}})
+    lay_out(tmp_path, {"broken.json": "{"})
+    assert rows("talkvid", clips, "person") == [("person_597",), ("Tr6MMsoWAog",)]
+    lay_out(tmp_path, {"filtered_video_clips.json": bad})
+    with pytest.raises(InputError, match=r"filtered_video_clips\.json: not a list of clips"):
+        find_clips("talkvid", tmp_path)
     (tmp_path / "filtered_video_clips.json").write_text("[")
     with pytest.raises(InputError, match="cannot be read as JSON"):
         find_clips("talkvid", tmp_path)

@@ -15,11 +15,14 @@ from jaxtyping import Float32
 from xactor_jax.data.shards import SAMPLE_RATE, SAMPLES_PER_FRAME
 from xactor_jax.errors import InputError
 
-# Time stamps of old containers jitter by a packet; a gap longer than this is missing sound.
+# Time stamps of old containers jitter by a packet. A gap longer than this is missing sound, and
+# sound that comes earlier by more than this was there before, up to where a clock began anew.
 _GAP_SECONDS = 0.04
+_ANEW_SECONDS = 1.0
 # What a file may ask for. A few damaged bytes claim hours, and kilobytes unfold to gigabytes.
 LONGEST_GAP = 300  # seconds without sound, or before it
 LONGEST_HOURS = 12
+MOST_SPREAD = 10  # seconds, beside one gap, that a second of sound or of pictures may last for
 MOST_PIXELS = 36_000_000  # of a picture in a video; 8K has 33 million
 _MOST_VALUES = 2**30  # samples times channels of a recording: three hours of stereo at 48 kHz
 _RATES = (1_000, 768_000)  # Hz
@@ -161,21 +164,19 @@ def start_of(container: av.container.InputContainer) -> float:
 def _placed(
     container: av.container.InputContainer, stream: av.AudioStream, path: Path
 ) -> Iterator[Float32[np.ndarray, "samples channels"]]:
-    """The sound in blocks, with silence where there is none for a while."""
+    """The sound in blocks, with silence where there is none for a while, and none of it twice."""
     origin, rate = start_of(container), stream.rate
-    length = 0
+    length = decoded = 0
     for time, block in _blocks(container, stream, path):
         start = length if time is None else round((time - origin) * rate)
-        if start > length and (start - length > _GAP_SECONDS * rate or length == 0):
-            if start - length > LONGEST_GAP * rate:
-                raise InputError(
-                    f"{path}: no sound for {(start - length) / rate:.0f} s from "
-                    f"{length / rate:.2f} s on; cut the file there"
-                )
-            yield np.zeros((start - length, block.shape[1]), np.float32)
+        late = start - length
+        if late > 0 and (late > _GAP_SECONDS * rate or length == 0):
+            _check_gap(length, start, decoded, rate, path)
+            yield from _silence(late, rate, block.shape[1])
             length = start
-        elif start < 0 and length == 0:
-            block = block[-start:]
+        elif late < 0 and (length == 0 or _GAP_SECONDS < -late / rate <= _ANEW_SECONDS):
+            block = block[-late:]
+        decoded += len(block)
         if not np.isfinite(block).all():
             raise InputError(
                 f"{path}: the audio holds values that are not numbers; export it again"
@@ -183,6 +184,29 @@ def _placed(
         if len(block):
             yield block
         length += len(block)
+
+
+def _check_gap(length: int, start: int, decoded: int, rate: int, path: Path) -> None:
+    """Raise InputError for silence, in samples, from `length` to `start` that is no film's."""
+    if start - length > LONGEST_GAP * rate:
+        raise InputError(
+            f"{path}: no sound for {(start - length) / rate:.0f} s from {length / rate:.2f} s on; "
+            "cut the file there"
+        )
+    if start > LONGEST_GAP * rate + MOST_SPREAD * decoded:
+        raise InputError(
+            f"{path}: only {decoded / rate:.2f} s of sound in {start / rate:.0f} s; cut out what "
+            "can be heard"
+        )
+
+
+def _silence(
+    samples: int, rate: int, channels: int
+) -> Iterator[Float32[np.ndarray, "samples channels"]]:
+    """Silence in blocks of a second."""
+    second = np.zeros((rate, channels), np.float32)
+    for start in range(0, samples, rate):
+        yield second[: samples - start]
 
 
 def _blocks(
@@ -201,6 +225,7 @@ def _blocks(
             ) from None
         for block in blocks:
             yield time, block.to_ndarray().reshape(block.samples, -1)
+            time = None  # what else there is of it follows at once
 
 
 def to_mono_16k(

@@ -255,10 +255,13 @@ class BlazeFace:
 
     Needs `ai-edge-litert` (the extra `evaluation`) and `face_detection_short_range.tflite`.
     Source: google-ai-edge/mediapipe modules/face_detection.
+
+    Raises InputError where one of these is missing, or the file is another one.
     """
 
     def __init__(self, model: str | os.PathLike):
-        self._run = _network(model)
+        name = "face_detection_short_range.tflite"
+        self._run = _network(model, name, side=128, sizes=(896 * 16, 896))
         centres = [
             ((x + 0.5) / cells, (y + 0.5) / cells)
             for cells, anchors in ((16, 2), (8, 6))
@@ -295,10 +298,12 @@ class FaceMesh:
 
     Needs `ai-edge-litert` (the extra `evaluation`) and `face_landmark.tflite`.
     Source: google-ai-edge/mediapipe modules/face_landmark.
+
+    Raises InputError where one of these is missing, or the file is another one.
     """
 
     def __init__(self, model: str | os.PathLike):
-        self._run = _network(model)
+        self._run = _network(model, "face_landmark.tflite", side=192, sizes=(468 * 3, 1))
 
     def __call__(
         self, image: UInt8[np.ndarray, "h w 3"], face: Face
@@ -328,18 +333,32 @@ class FaceMesh:
         return (points @ turn.T + corner).astype(np.float32), float(expit(score))
 
 
-def _network(model: str | os.PathLike) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """A TFLite network as a function from its input to its outputs, on one thread."""
+def _network(
+    model: str | os.PathLike, name: str, side: int, sizes: Sequence[int]
+) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """A TFLite network as a function from its input to its outputs, on one thread.
+
+    Args:
+      name: of MediaPipe's file, for messages.
+      side: of the square pictures that it takes.
+      sizes: numbers of values of outputs that it has.
+    """
     if not os.path.isfile(model):
-        raise InputError(f"{model}: no such file; give a MediaPipe .tflite model")
+        raise InputError(f"{model}: no such file; give MediaPipe's {name}")
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         cure = "pip install ai-edge-litert"
         raise InputError(f"{model}: needs the package ai-edge-litert; {cure}") from None
-    interpreter = Interpreter(str(model), num_threads=1)
-    interpreter.allocate_tensors()
+    try:
+        interpreter = Interpreter(str(model), num_threads=1)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError):
+        raise InputError(f"{model}: no TFLite network; give MediaPipe's {name}") from None
     given, wanted = interpreter.get_input_details()[0], interpreter.get_output_details()
+    found = {int(np.prod(output["shape"])) for output in wanted}
+    if tuple(given["shape"]) != (1, side, side, 3) or not found.issuperset(sizes):
+        raise InputError(f"{model}: another network; give MediaPipe's {name}")
 
     def run(batch: np.ndarray) -> list[np.ndarray]:
         interpreter.set_tensor(given["index"], batch)

@@ -18,7 +18,13 @@ from jaxtyping import Float32, UInt8
 
 from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.errors import InputError
-from xactor_jax.media.audio import LONGEST_HOURS, MOST_PIXELS, open_media, start_of
+from xactor_jax.media.audio import (
+    LONGEST_HOURS,
+    MOST_PIXELS,
+    MOST_SPREAD,
+    open_media,
+    start_of,
+)
 
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 _AAC_FALLBACK = 48000
@@ -42,7 +48,8 @@ def read_video(
 
     Raises:
       InputError: the file is missing, is no video, has no picture, cannot be decoded, or claims
-        what no film has: 36 million pixels, 12 hours, or a minute without a new frame.
+        what no film has: 36 million pixels, 12 hours, a minute without a new frame, or for long
+        fewer than two and a half a second.
     """
     path = Path(path)
     with open_media(path) as container:
@@ -84,13 +91,15 @@ def _timed(
     stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # also of later pictures
     rate = stream.average_rate or stream.guessed_rate or FRAME_RATE
     origin, end = start_of(container), 0.0
-    for frame in container.decode(stream):
+    for count, frame in enumerate(container.decode(stream)):
         start = end if frame.time is None else frame.time - origin
         if start - end > LONGEST_STILL:
             raise InputError(
                 f"{path}: the picture stands still for {start - end:.0f} s from {end:.2f} s on; "
                 "cut the file there"
             )
+        if start > LONGEST_STILL + MOST_SPREAD * count / FRAME_RATE:
+            raise InputError(f"{path}: only {count} pictures in {start:.0f} s; cut out what moves")
         if start > LONGEST_HOURS * 3600:
             raise InputError(f"{path}: longer than {LONGEST_HOURS} h; cut it")
         length = float(frame.duration * (frame.time_base or 0) or 1 / rate)

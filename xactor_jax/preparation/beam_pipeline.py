@@ -103,7 +103,8 @@ class BeamPipeline:
             | "Spread" >> beam.Reshuffle()
             | "Stage" >> beam.ParDo(_Stage(there))
         )
-        with _counted([staging.outcome_path(one) for one in todo], advance):
+        outcomes = [staging.outcome_path(one) for one in todo]
+        with _counted(outcomes, advance):
             try:
                 state = self._pipeline.run().wait_until_finish()
             except Exception as error:  # the traceback is in what Beam has logged
@@ -113,7 +114,11 @@ class BeamPipeline:
         if state != PipelineState.DONE:
             raise InputError(f"the pipeline ended as {state}; run again to go on")
         os.listdir(staging.folder)  # or a network file system may not look again
-        missing = [one for one in todo if staging.outcome(one) is None]
+        missing = [
+            one
+            for one, path in zip(todo, outcomes, strict=True)
+            if not path.exists() and staging.outcome(one) is None  # else it has changed since
+        ]
         if missing:
             raise InputError(
                 f"{staging.folder}: {len(missing)} of {len(todo)} files are done, but not here; "

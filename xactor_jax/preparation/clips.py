@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 
 from xactor_jax.data import shards
-from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, Clip
+from xactor_jax.data.shards import FRAME_RATE, SAMPLES_PER_FRAME, Clip
 from xactor_jax.errors import InputError
 from xactor_jax.media import faces
 from xactor_jax.media.audio import frames_of, read_mono_16k
@@ -22,7 +23,7 @@ from xactor_jax.preparation import duplicates, folders, quality, sound, sync
 from xactor_jax.preparation.probe import probe, refusal
 from xactor_jax.preparation.quality import ViewMeter
 from xactor_jax.preparation.settings import Settings
-from xactor_jax.preparation.speaker import speaker
+from xactor_jax.preparation.speaker import Mouth, refusals
 from xactor_jax.preparation.tracks import (
     Shot,
     Track,
@@ -59,6 +60,7 @@ class Refused:
     end_seconds: float = 0.0
     checks: dict[str, float] = dataclasses.field(default_factory=dict)
     thumbnail: bytes = dataclasses.field(default=b"", repr=False)
+    again: bool = False  # whether another run should try; it may have more memory, or time
 
 
 @dataclasses.dataclass(eq=False)
@@ -91,7 +93,7 @@ def prepare_file(
 
     Raises InputError where nothing of the file can be used; the message says why.
     """
-    start = between[0]
+    start = round(between[0] * FRAME_RATE) / FRAME_RATE
     for one in _clips_of(path, name, identity, settings, between):
         yield dataclasses.replace(
             one, start_seconds=one.start_seconds + start, end_seconds=one.end_seconds + start
@@ -110,9 +112,10 @@ def _clips_of(
     contents = probe(path)
     if reason := refusal(contents, settings.probe):
         raise InputError(f"{path}: {reason}")
-    audio = read_mono_16k(path, contents.track)[round(between[0] * SAMPLE_RATE) :]
-    if between[1] is not None:
-        audio = audio[: round((between[1] - between[0]) * SAMPLE_RATE)]
+    # At frames, where `read_video` cuts the picture: they would be half a frame out of step.
+    cuts = [None if time is None else round(time * FRAME_RATE) for time in between]
+    heard = slice(*(None if cut is None else cut * SAMPLES_PER_FRAME for cut in cuts))
+    audio = read_mono_16k(path, contents.track)[heard]
     longest = settings.probe.longest_side
     shots = list(find_tracks(read_video(path, longest, *between), settings))
     length = min(shots[-1].end, frames_of(len(audio))) / FRAME_RATE
@@ -125,9 +128,25 @@ def _clips_of(
     source = dataclasses.replace(
         _EMPTY, clip=name, identity=identity, motion=name, size=settings.size
     )
+    named: collections.Counter[str] = collections.Counter()
     for group in _cut(read_video(path, longest, *between), groups, settings.size):
-        yield from _of_group(group, audio, source, settings)
+        yield from _told_apart(_of_group(group, audio, source, settings), named)
         del group  # its views, while those of the next are cut
+
+
+def _told_apart(
+    results: Iterable[Prepared | Refused], named: collections.Counter[str]
+) -> Iterator[Prepared | Refused]:
+    """The same with clips of two faces that begin at one time under names of their own."""
+    for one in results:
+        if isinstance(one, Prepared):
+            name = one.clip.clip
+            named[name] += 1
+            if named[name] > 1:
+                name += f"@face{named[name]}"
+                clip = dataclasses.replace(one.clip, clip=name, motion=name)
+                one = dataclasses.replace(one, clip=clip)
+        yield one
 
 
 _EMPTY = Clip(
@@ -233,30 +252,16 @@ def _cut(pictures, groups: list[list[_Candidate]], size: int) -> Iterator[list[_
 def _of_group(
     group: list[_Candidate], audio: np.ndarray, source: Clip, settings: Settings
 ) -> Iterator[Prepared | Refused]:
-    """The clips of faces that are seen at the same time: at most one of them speaks."""
-    kept, reason = group, ""
+    """The clips of faces that are seen at the same time, of those that speak."""
+    reasons = [""] * len(group)
     if settings.speaker.enabled and len(group) > 1:
-        start = max(one.track.start for one in group)
-        end = min(one.track.end for one in group)
-        mouths = [
-            np.stack(one.meter.mouth[start - one.track.start : end - one.track.start])
-            for one in group
-            if end > start
-        ]
-        heard = audio[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME]
-        chosen, found = (
-            speaker(mouths, heard, settings.speaker, settings.sync.most) if mouths else (None, [])
-        )
-        scores = ", ".join(f"{score:.2f}" for score in found)
-        if chosen is None:
-            kept, reason = [], f"{len(group)} faces, and it is not clear who speaks ({scores})"
-        else:
-            kept, reason = [group[chosen]], f"another of {len(group)} faces speaks ({scores})"
-    for one in group:
-        if one in kept:
-            yield _of_candidate(one, audio, source, settings)
-        else:
+        mouths = [Mouth(one.track.start, np.stack(one.meter.mouth)) for one in group]
+        reasons = refusals(mouths, audio, settings.speaker, settings.sync.most)
+    for one, reason in zip(group, reasons, strict=True):
+        if reason:
             yield Refused(reason, *one.seconds, thumbnail=_thumbnail(one.frames))
+        else:
+            yield _of_candidate(one, audio, source, settings)
 
 
 def _of_candidate(

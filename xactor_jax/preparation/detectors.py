@@ -75,6 +75,6 @@ class Network:
 def open_detector(model: str) -> Detector:
     """The detector of MediaPipe's face_detection_short_range.tflite; without a file, the default.
 
-    Raises InputError where the file, or the package that runs it, is missing.
+    Raises InputError where it is another file, or that or the package that runs it is missing.
     """
     return Network(BlazeFace(model)) if model else Cascades()

@@ -40,13 +40,18 @@ def offset_of(
     return found.frames if abs(found.frames) >= settings.smallest else 0
 
 
-def mend(rows: Sequence[dict[str, Any]], settings: Sync) -> list[dict[str, Any]]:
-    """Rows of clips; where a folder's offset is sure, its short clips have it, and are cut by it.
+def mend(
+    rows: Sequence[dict[str, Any]], settings: Sync, shortest_seconds: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of clips; where a folder's offset is sure, those with a curve take it, cut by it.
 
     `shift` is what is left to do to the stored clip: its sound is so many frames late.
+
+    Returns:
+      Rows to keep, and with their `reason` those that become shorter than clips may be.
     """
     if not (settings.enabled and settings.pooled):
-        return list(rows)
+        return list(rows), []
     folders: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     for row in rows:
         if row["offset_frames"] is None and row["curve"]:
@@ -55,12 +60,18 @@ def mend(rows: Sequence[dict[str, Any]], settings: Sync) -> list[dict[str, Any]]
         name: offset_of([row["curve"] for row in part], [row["frames"] for row in part], settings)
         for name, part in folders.items()
     }
-    return [
-        row
-        if row["offset_frames"] is not None or late.get(row["identity"]) is None
-        else row | _cut(row, late[row["identity"]] or 0)
-        for row in rows
-    ]
+    kept, short = [], []
+    for row in rows:
+        found = late.get(row["identity"]) if row["curve"] else None
+        if row["offset_frames"] is not None or found is None:
+            kept.append(row)
+            continue
+        seconds = (row["frames"] - abs(found)) / FRAME_RATE
+        if seconds >= shortest_seconds:
+            kept.append(row | _cut(row, found))
+        else:
+            short.append(row | {"reason": f"only {seconds:.2f} s once the sound is in step"})
+    return kept, short
 
 
 def _cut(row: dict[str, Any], late: int) -> dict[str, Any]:

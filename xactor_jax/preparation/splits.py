@@ -14,29 +14,30 @@ NAMES = (TRAIN, VALIDATION, TEST)
 def assign(clips: Sequence[tuple[str, str]], settings: Splits) -> list[str]:
     """The split of every clip, given as (file, speaker).
 
-    A hash decides, so that a clip stays where it is when others are added: of the speaker, who is
-    then in one split only, or of the file where there are too few speakers for that.
+    A hash decides: of the speaker, who is then in one split only, or of the file where there are
+    fewer than `settings.speakers`. So what is added later moves nothing, with two exceptions: with
+    that many speakers all are sorted anew, and who fills a split that was empty by chance goes back
+    when somebody comes whom the hash sends there.
     """
     speakers = {speaker for _, speaker in clips}
     by_speaker = settings.by == "speaker" or (
         settings.by == "auto" and len(speakers) >= settings.speakers
     )
-    if not by_speaker:
-        return [_of_place(place(file, settings.seed), settings) for file, _ in clips]
-    places = {speaker: place(speaker, settings.seed) for speaker in speakers}
-    chosen = {speaker: _of_place(where, settings) for speaker, where in places.items()}
-    order = sorted(places, key=lambda speaker: (places[speaker], speaker))
-    # A split that is wanted is not left empty by chance.
+    units = [speaker if by_speaker else file for file, speaker in clips]
+    places = {unit: place(unit, settings.seed) for unit in units}
+    chosen = {unit: _of_place(where, settings) for unit, where in places.items()}
+    order = sorted(places, key=lambda unit: (places[unit], unit))
+    # Trainings need a test split, and one that is wanted is not left empty by chance.
     wanted = [
         name
         for name, share in ((TEST, settings.test), (VALIDATION, settings.validation))
         if share > 0
     ]
     for name in wanted:
-        free = [speaker for speaker in order if chosen[speaker] == TRAIN]
+        free = [unit for unit in order if chosen[unit] == TRAIN]
         if name not in chosen.values() and len(free) > 1:
             chosen[free[0]] = name
-    return [chosen[speaker] for _, speaker in clips]
+    return [chosen[unit] for unit in units]
 
 
 def place(name: str, seed: int) -> float:

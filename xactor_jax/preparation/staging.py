@@ -14,7 +14,9 @@ import itertools
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,6 +36,8 @@ _FILE_ERRORS = (
     *(av.FFmpegError, cv2.error, ValueError, TypeError, ArithmeticError, LookupError),
     *(AssertionError, AttributeError, MemoryError, RuntimeError),
 )
+# What a file of clips raises that a power cut, or a disk, has damaged.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError)
 _PARTIAL = ".partial"
 _ABANDONED_SECONDS = 3600  # since a file that takes seconds to write was last written to
 
@@ -56,6 +60,26 @@ class Staging:
         except (OSError, ValueError):
             return None
 
+    def holds(self, footage: Footage) -> bool:
+        """Whether a file is done and another run need not look at it.
+
+        An outcome that another run may better, or whose clips are not all there, is forgotten.
+        """
+        outcome = self.outcome(footage)
+        if outcome is None:
+            return False
+        again = any(row["again"] for row in outcome["refused"])
+        if not again and all(self._whole(row) for row in outcome["clips"]):
+            return True
+        self.outcome_path(footage).unlink(missing_ok=True)
+        return False
+
+    def _whole(self, row: dict[str, Any]) -> bool:
+        try:
+            return (self.folder / row["file"]).stat().st_size == row["file_bytes"]
+        except FileNotFoundError:
+            return False
+
     def thumbnail(self, footage: Footage, kind: str, place: int) -> str:
         """JPEG in base64 of one of the `clips` or `refused` of an outcome; empty without one."""
         outcome = self.outcome(footage)
@@ -77,14 +101,18 @@ class Staging:
                 # Named by content: an outcome then lists what it was made with, also where two
                 # machines work on one file and do not agree to the last bit.
                 name = f"{outcome.stem}-{len(clips)}-{_content(result.clip)}.npz"
-                _write(outcome.with_name(name), lambda out, of=result: _save(out, of))
-                clips.append(_clip_row(result) | {"file": f"{footage.key}/{name}"})
+                file = outcome.with_name(name)
+                _write(file, lambda out, of=result: _save(out, of))
+                stored = {"file": f"{footage.key}/{name}", "file_bytes": file.stat().st_size}
+                clips.append(_clip_row(result) | stored)
         except InputError as error:
             reason = str(error).removeprefix(f"{footage.path}: ")
             refused.append(_refused_row(Refused(reason)))
         except _FILE_ERRORS as error:
+            again = _lacks_memory(error)
             reason = f"cannot be prepared ({type(error).__name__}: {error})"
-            refused.append(_refused_row(Refused(reason)))
+            reason += "; run again with more memory" if again else ""
+            refused.append(_refused_row(Refused(reason, again=again)))
         done = {"checksum": _checksum(footage.path), "clips": clips, "refused": refused}
         text = json.dumps(done).encode()
         _write(outcome, lambda out: out.write(text))
@@ -98,19 +126,33 @@ class Staging:
             elif not old.name.startswith(outcome.stem):
                 old.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def _stored(self, row: dict[str, Any]) -> Generator[Any]:
+        """The file of a clip. Raises InputError where it is damaged, and has it made anew."""
+        path = self.folder / row["file"]
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                yield stored
+        except (FileNotFoundError, *_DAMAGED):
+            path.unlink(missing_ok=True)
+            raise InputError(f"{path}: damaged; run again, then it is made anew") from None
+
     def fingerprint(self, row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """The fingerprint of a clip's sound, and its mean picture."""
-        with np.load(self.folder / row["file"], allow_pickle=False) as stored:
+        """The fingerprint of a clip's sound, and its mean picture. Raises as `load` does."""
+        with self._stored(row) as stored:
             return stored["fingerprint"], stored["picture"]
 
     def load(self, footage: Footage, row: dict[str, Any]) -> Clip:
-        """A clip that is kept, from its row of the outcome; a `shift` in it is made."""
+        """A clip that is kept, from its row of the outcome; a `shift` in it is made.
+
+        Raises InputError where its file is damaged.
+        """
         late = row.get("shift", 0)
         seen = slice(max(-late, 0), row["frames"] - max(late, 0))
         heard = slice(
             (seen.start + late) * SAMPLES_PER_FRAME, (seen.stop + late) * SAMPLES_PER_FRAME
         )
-        with np.load(self.folder / row["file"], allow_pickle=False) as stored:
+        with self._stored(row) as stored:
             jpegs, offsets = stored["jpegs"].tobytes(), stored["offsets"].tolist()
             frames = [jpegs[a:b] for a, b in itertools.pairwise(offsets)][seen]
             return Clip(
@@ -136,6 +178,16 @@ def acted(listed: Listed | None, frames: int) -> dict[str, Any]:
         "emotion": np.full(frames, EMOTIONS.index(listed.emotion), np.int8),
         "intensity": np.full(frames, 0.0 if neutral else listed.intensity, np.float32),
     }
+
+
+def changed() -> dict[str, Any]:
+    """The outcome of a file that is another one now than when it was read."""
+    refused = [_refused_row(Refused("changed while it was read; run again"))]
+    return {"checksum": "", "clips": [], "refused": refused}
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or getattr(error, "code", 0) == cv2.Error.STS_NO_MEM
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:

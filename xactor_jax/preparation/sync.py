@@ -65,7 +65,7 @@ def agreement(
     short for that many lags.
     """
     length = min(len(mouth), len(audio) // SAMPLES_PER_FRAME)
-    if length < 2 * most + 10 * _FOLDS:
+    if length < fewest_frames(most):
         raise ValueError(f"{length} frames are too few for lags of up to {most}")
     mouth = mouth[:length].astype(np.float32)
     audio = np.asarray(audio[: length * SAMPLES_PER_FRAME], np.float32)
@@ -73,6 +73,11 @@ def agreement(
     loudness = log_loudness(audio)
     plain = correlation_at_lags(without_trend(lips), without_trend(loudness), most)
     return plain + _learnt_agreement(_components(mouth), _bands(audio), most)
+
+
+def fewest_frames(most: int) -> int:
+    """How many frames `agreement` needs for lags of up to `most`."""
+    return 2 * most + 10 * _FOLDS
 
 
 def log_loudness(audio: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " t"]:

@@ -171,7 +171,8 @@ def stretches(track: Track, shot: Shot, settings: steps.Faces) -> list[Track]:
 
 
 def seen_together(tracks: list[Track]) -> list[list[Track]]:
-    """Groups of tracks that share more than half of the shorter one's time, in order of time."""
+    """Groups of tracks, in order of time, each with more than half of its time or of another's in
+    common with that one; not all of a group need be seen at once."""
     groups: list[list[Track]] = []
     for track in sorted(tracks, key=lambda track: track.start):
         for group in groups:

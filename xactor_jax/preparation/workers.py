@@ -16,17 +16,23 @@ from multiprocessing.process import BaseProcess
 import cv2
 
 from xactor_jax.preparation.clips import Refused, prepare_file
+from xactor_jax.preparation.detectors import open_detector
 from xactor_jax.preparation.footage import Footage
 from xactor_jax.preparation.staging import Staging
 
 # A process can also be ended from outside, such as for memory that another one took.
 _TRIES = 2
-_DIED = "the process that read it died; it may need more memory than there is"
+_DIED = "the process that read it died; it may need more memory than there is: run again with more"
+_TOO_LONG = "not done in {hours:g} h; run again with --set=work.hours={more:g}"
 
 
 def stage(footage: Footage, staging: Staging) -> None:
-    """Prepare one file and keep what becomes of it, unless that is done; safe to interrupt."""
+    """Prepare one file and keep what becomes of it, unless that is done; safe to interrupt.
+
+    Raises InputError where the detector cannot be opened, which no file is to blame for.
+    """
     if staging.outcome(footage) is None:
+        open_detector(staging.settings.faces.detector)
         results = prepare_file(
             footage.path, footage.name, footage.identity, staging.settings, footage.between
         )
@@ -84,15 +90,21 @@ class Worker:
         self._lock = threading.Lock()  # so that no process is started once it is closed
 
     def stage(self, footage: Footage) -> None:
-        """As the function `stage`; a file at which processes die is kept as refused.
+        """As the function `stage`; a file at which processes die, or stay, is kept as refused.
 
         Raises:
           RuntimeError: it is closed, or no process can be started.
         """
+        hours, refused = self._staging.settings.work.hours, Refused(_DIED, again=True)
         for _ in range(_TRIES):
             pipe = self._begun()
             try:
                 pipe.send(footage)
+                if not pipe.poll(3600 * hours):
+                    self._kill()
+                    self._forget()
+                    refused = Refused(_TOO_LONG.format(hours=hours, more=2 * hours), again=True)
+                    break
                 error = pipe.recv()
             except (EOFError, OSError):  # nobody is at the other end
                 self._forget()
@@ -101,14 +113,13 @@ class Worker:
                 raise error
             return
         self._check_open()
-        self._staging.keep(footage, [Refused(_DIED)])
+        self._staging.keep(footage, [refused])
 
     def close(self) -> None:
         """End the process, also in the middle of a file, which is then not done."""
         with self._lock:
             self._closed = True
-            if self._process is not None:
-                self._process.kill()
+        self._kill()
 
     def _begun(self) -> Connection:
         """The way to the process, which is started where there is none."""
@@ -135,6 +146,11 @@ class Worker:
         # Python ends the processes itself once its main thread is through.
         if self._closed or not threading.main_thread().is_alive():
             raise RuntimeError("files are no longer prepared here")
+
+    def _kill(self) -> None:
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
 
     def _forget(self) -> None:
         with self._lock:

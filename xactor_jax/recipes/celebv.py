@@ -36,26 +36,39 @@ class CelebVHQ:
     licence = "CelebV-HQ agreement: non-commercial research only"
 
     def clips(self, folder: Path) -> Iterator[Listed]:
-        """Clips that are cut already, else stretches of whole videos."""
+        """Clips that are cut already, else stretches of whole videos; bad rows are left out."""
         if not (lists := sorted(folder.rglob(self.index))):
             raise InputError(f"{folder}: {self.index} is missing; it comes with the data set")
         files = {path.name: path for path in sorted(folder.rglob("*.mp4"))}
-        try:
-            for name, clip in read_json(lists[0])["clips"].items():
-                cut, whole = files.get(f"{name}.mp4"), files.get(f"{clip['ytb_id']}.mp4")
-                if (path := cut or whole) is None:
-                    continue
-                start, end = _seconds(clip["duration"])
-                yield Listed(
-                    path=path.relative_to(folder).as_posix(),
-                    person=clip["ytb_id"],
-                    licence=self.licence,
-                    emotion=_emotion(clip),
-                    start_seconds=0.0 if cut else start,
-                    end_seconds=None if cut else end,
-                )
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise InputError(f"{lists[0]}: not a list of clips; download it again") from None
+        clips = read_json(lists[0])
+        found, bad = 0, not isinstance(clips, dict) or not isinstance(clips.get("clips"), dict)
+        for name, clip in () if bad else clips["clips"].items():
+            try:
+                listed = self._listed(folder, files, name, clip)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                bad = True  # one row is not the whole list
+                continue
+            if listed:
+                found += 1
+                yield listed
+        if bad and not found:
+            raise InputError(f"{lists[0]}: not a list of clips; download it again")
+
+    def _listed(
+        self, folder: Path, files: dict[str, Path], name: str, clip: dict[str, Any]
+    ) -> Listed | None:
+        cut, whole = files.get(f"{name}.mp4"), files.get(f"{clip['ytb_id']}.mp4")
+        if (path := cut or whole) is None:
+            return None
+        start, end = (0.0, None) if cut else _seconds(clip["duration"])
+        return Listed(
+            path=path.relative_to(folder).as_posix(),
+            person=clip["ytb_id"],
+            licence=self.licence,
+            emotion=_emotion(clip),
+            start_seconds=start,
+            end_seconds=end,
+        )
 
 
 class CelebVText(CelebVHQ):

@@ -55,13 +55,20 @@ class HDTF:
 
 def _times(path: Path) -> Iterator[tuple[str, list[tuple[float, float]]]]:
     """The name of each video in a list, and its stretches in seconds."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path}: cannot be read as UTF-8; download it again") from None
+    for line in lines:
         name, *texts = line.split() or [""]
         stretches = []
         for text in texts:
             if (found := _STRETCH.fullmatch(text)) is None:
                 raise InputError(f"{path}: {text!r} is no time such as 00:30-01:00")
             h, m, s, hh, mm, ss = (int(number or 0) for number in found.groups())
-            stretches.append((3600.0 * h + 60 * m + s, 3600.0 * hh + 60 * mm + ss))
+            start, end = 3600.0 * h + 60 * m + s, 3600.0 * hh + 60 * mm + ss
+            if end <= start:
+                raise InputError(f"{path}: {text!r} of {name} ends before it begins; correct it")
+            stretches.append((start, end))
         if stretches:
             yield name.removesuffix(".mp4"), stretches

@@ -23,6 +23,7 @@ from xactor_jax.errors import InputError
 from xactor_jax.recipes.listed import Listed, read_json
 
 _NAME = re.compile(r"(.+)_\d+_(\d+\.\d+)_(\d+\.\d+)$")
+_LIST = "filtered_video_clips"
 _AWAY = 0.01  # seconds by which a name may differ from the list
 
 
@@ -53,18 +54,31 @@ class TalkVid:
 
 
 def _people(folder: Path) -> dict[str, list[tuple[float, float, str]]]:
-    """For each video, start and end of its clips and who is seen: of all lists in the folder."""
+    """For each video, start and end of its clips and who is seen: of all lists in the folder.
+
+    Rows that are not as they should be are left out, and so are files that are no lists. Raises
+    InputError where the one that is named as the data set's has no row to use.
+    """
     people: dict[str, list[tuple[float, float, str]]] = {}
     for path in sorted(folder.glob("*.json")):
-        rows = read_json(path)
+        named = path.name.startswith(_LIST)
         try:
-            for row in rows:
+            rows, found = read_json(path), 0
+        except InputError:
+            if named:
+                raise
+            continue
+        for row in rows if isinstance(rows, list) else ():
+            try:
                 video, person = _video(row["info"]["Video Link"]), row["info"].get("Person ID")
-                if person:
-                    times = float(row["start-time"]), float(row["end-time"])
-                    people.setdefault(video, []).append((*times, f"person_{person}"))
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-            raise InputError(f"{path}: not a list of clips; download it again") from None
+                times = float(row["start-time"]), float(row["end-time"])
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+                continue
+            found += 1
+            if person:
+                people.setdefault(video, []).append((*times, f"person_{person}"))
+        if named and not found:
+            raise InputError(f"{path}: not a list of clips; download it again")
     return people
 
 

@@ -1,0 +1,32 @@
+"""Files that may be videos are found by their names, the same ones on every machine."""
+
+import mimetypes
+
+import numpy as np
+import pytest
+from media.drawn import grey_frames, write_media
+
+from xactor_jax.errors import InputError
+from xactor_jax.preparation.footage import find_footage
+
+BROKEN = bytes(range(256)) * 40
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_found_does_not_depend_on_the_tables_of_the_machine(tmp_path, monkeypatch, known):
+    if not known:
+        monkeypatch.setattr(mimetypes, "guess_type", lambda *_, **__: (None, None))
+    for name in ("a.ts", "b.3gp", "c.mkv", "d.FLV", "e.wmv", "f.m4v", "g.ogv"):
+        (tmp_path / name).write_bytes(BROKEN)
+    for name in ("h.wav", "i.jpg", "j.txt", "k.unknown"):
+        (tmp_path / name).write_bytes(BROKEN)
+    film = write_media(tmp_path / "l.mkv", grey_frames([9] * 5), audio=np.zeros(3200))
+    film.rename(tmp_path / "l.film")
+    found = [one.name for one in find_footage(tmp_path)]
+    assert found == ["a.ts", "b.3gp", "c.mkv", "d.FLV", "e.wmv", "f.m4v", "g.ogv", "l.film"]
+
+
+def test_a_folder_without_films_is_told(tmp_path):
+    (tmp_path / "notes.txt").write_text("no film")
+    with pytest.raises(InputError, match="no video in this folder"):
+        find_footage(tmp_path)
