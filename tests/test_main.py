@@ -50,6 +50,10 @@ def test_wrong_flags_are_one_line(config, monkeypatch, arguments, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        (
+            "--config.optimizer.lr=1",
+            "--config.optimizer.lr: no such field in this config (see --help)",
+        ),
         ("--config.stepz=3", 'Did you mean "steps" instead of "stepz"? (see --help)'),
         ("--config.steps=3", "config.task='juggling': use autoencoder, motion or video"),
     ],

@@ -17,6 +17,8 @@ STOPPED = flags.DEFINE_integer(
     "stopped_exit_code", 0, "When asked to stop before the last step; a launcher may want 75."
 )
 
+_QUOTES = "'\""
+
 
 def parse(argv: list[str]) -> list[str]:
     """Read the flags. Raises InputError for whatever is wrong with them or the config file."""
@@ -34,5 +36,10 @@ def parse(argv: list[str]) -> list[str]:
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         # The last line says what is wrong, also where the config file raised a traceback.
         reason = error.args[0].args[0] if isinstance(error.args[0], Exception) else error.args[0]
-        raise InputError(f"{str(reason).strip().splitlines()[-1]} (see --help)") from error
+        said = str(reason).strip().splitlines()[-1]
+        for argument in argv:
+            flag = argument.partition("=")[0]
+            if said.strip(_QUOTES) in flag.split(".")[1:]:  # a field of a group, said alone
+                said = f"{flag}: no such field in this config"
+        raise InputError(f"{said} (see --help)") from error
     return rest
