@@ -10,6 +10,7 @@ a million clips, read through the same pipeline without any record.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import tempfile
@@ -20,7 +21,6 @@ from typing import Any
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from configs import autoencoder, encoder, motion, video
@@ -37,10 +37,9 @@ from xactor_jax.data.shards import (
 )
 from xactor_jax.errors import InputError
 from xactor_jax.optim import make_optimizer
-from xactor_jax.sharding import make_mesh, place
-from xactor_jax.state import TrainState
+from xactor_jax.sharding import batch_sharding, make_mesh, place, tensor_shardings
 from xactor_jax.tasks import make_task
-from xactor_jax.train import Task, make_step, random_keys
+from xactor_jax.train import Task, jit_step, make_step, new_state, random_keys
 
 TASKS = {"autoencoder": autoencoder, "encoder": encoder, "motion": motion, "video": video}
 RENDERER = "checkpoints/tiny/renderer.safetensors"
@@ -123,11 +122,11 @@ def training(task: Task, config: Any) -> Callable[[float], dict[str, float]]:
     examples = [task.load(rows[int(i)], draw) for i in chosen]
     batch = {name: np.stack([e[name] for e in examples]) for name in examples[0]}
     with jax.set_mesh(mesh):
-        params = jax.jit(task.init)(init_key)
-        ema = jax.tree.map(jnp.copy, params)
-        state = TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
-        batch, frozen = jax.device_put(batch), place(task.frozen, mesh)
-        update = jax.jit(make_step(task, optimizer, schedule, config), donate_argnums=0)
+        make = functools.partial(new_state, task, optimizer)
+        shardings = tensor_shardings(jax.eval_shape(make, init_key), mesh)
+        state = jax.jit(make, out_shardings=shardings)(init_key)
+        batch, frozen = jax.device_put(batch, batch_sharding(mesh)), place(task.frozen, mesh)
+        update = jit_step(make_step(task, optimizer, schedule, config), state, mesh)
         state, _ = jax.block_until_ready(update(state, frozen, batch, step_key))
     held = [state]
 

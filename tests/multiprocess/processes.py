@@ -45,7 +45,7 @@ def start(count, workdir, *flags, training=LINEAR):
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(DEVICES // count),
             "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled"),
-            "PYTHONPATH": str(HERE.parent),
+            "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE.parents[1])]),
         }
         with (workdir / f"errors_{number}").open("a") as errors:
             pipes = {"stdout": subprocess.PIPE, "stderr": errors}
