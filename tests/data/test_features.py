@@ -1,6 +1,7 @@
 """The commands that compute features say for which folders, by which weights."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from media.drawn import DRAWN, talking_clip, write_media
 from xactor_jax import prepare
 from xactor_jax.command import run
 from xactor_jax.data import features
+
+RENDERER = str(Path(__file__).parents[2] / "checkpoints" / "tiny" / "renderer.safetensors")
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def test_preparation_adds_features_at_its_end(asked, monkeypatch, tmp_path):
     write_media(tmp_path / "in" / "a.mkv", talking_clip(30), audio=tone)
     flags = [f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out'}", "--size=32"]
     flags += [f"--set={change}" for change in DRAWN]
-    for more, wanted in (([], []), (["--features=weights"], [(tmp_path / "out", "weights")])):
+    for more, wanted in (([], []), ([f"--features={RENDERER}"], [(tmp_path / "out", RENDERER)])):
         monkeypatch.setattr(sys, "argv", ["prepare", *flags, *more])
         run(prepare.main)
         assert asked == wanted
