@@ -226,7 +226,7 @@ def folder(tmp_path_factory, portrait, weights):
         ({"output": "nowhere/a.mp4"}, "/nowhere/a.mp4: the folder"),
         ({"output": "folder.mp4"}, "/folder.mp4: this is a folder; name"),
         ({"output": "a.mkv"}, "/a.mkv: the output is an MP4 file; end"),
-        ({"checkpoint": "none"}, "/none: no such checkpoint folder; give"),
+        ({"checkpoint": "none"}, "/none: no such checkpoint folder; run in"),
         ({"checkpoint": "no_weights"}, "/no_weights/renderer.safetensors: no such weights file"),
         ({"checkpoint": "swapped"}, "/swapped/renderer.safetensors: weights of a motion"),
         ({"seed": -1}, "--seed=-1: use 0 to"),

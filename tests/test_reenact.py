@@ -232,7 +232,7 @@ def folder(tmp_path_factory, portrait, renderer_alone):
         ({"image": "wall.png"}, "/wall.png: no face found; use"),
         ({"output": "film.mp4"}, "/film.mp4: this file is also read; name another"),
         ({"output": "nowhere/a.mp4"}, "/nowhere/a.mp4: the folder"),
-        ({"checkpoint": "none"}, "/none: no such checkpoint folder; give"),
+        ({"checkpoint": "none"}, "/none: no such checkpoint folder; run in"),
         ({"checkpoint": "folder.mp4"}, "/renderer.safetensors: no such weights file"),
     ],
 )
