@@ -29,8 +29,7 @@ from xactor_jax.preparation.folders import mend
 from xactor_jax.preparation.footage import Footage, find_footage
 from xactor_jax.preparation.report import write_report
 from xactor_jax.preparation.settings import Settings, changed
-from xactor_jax.preparation.staging import Staging
-from xactor_jax.preparation.staging import changed as changed_outcome
+from xactor_jax.preparation.staging import Staging, changed_outcome
 from xactor_jax.preparation.tables import write_manifest, write_rejected
 from xactor_jax.preparation.workers import stage_all
 from xactor_jax.progress import progress

@@ -180,7 +180,7 @@ def acted(listed: Listed | None, frames: int) -> dict[str, Any]:
     }
 
 
-def changed() -> dict[str, Any]:
+def changed_outcome() -> dict[str, Any]:
     """The outcome of a file that is another one now than when it was read."""
     refused = [_refused_row(Refused("changed while it was read; run again"))]
     return {"checksum": "", "clips": [], "refused": refused}

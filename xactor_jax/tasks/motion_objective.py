@@ -228,7 +228,7 @@ class MotionObjective:
         if not self.weights.fused_snr:
             return 1.0
         chunk = self.config.chunk
-        noisy = levels.noisy[:, ::chunk]  # one level a chunk, but for levels by frame
+        noisy = levels.noisy[:, ::chunk]  # a chunk has one level: others are refused
         copied = jnp.where(levels.history_seen[:, None], levels.history_noise, 1.0)
         seen = jnp.where(levels.clean_history[:, None], copied, noisy)
         return jnp.repeat(fused_snr_weights(noisy, seen, chunk), chunk, axis=1)
