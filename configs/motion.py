@@ -68,6 +68,7 @@ def get_config(size: str = "full") -> ConfigDict:
                 "band_shift": 0.0,
                 "gain": 0.0,
                 "footage_share": 0.5,
+                "other_clip": 0.0,  # share of windows whose portrait is from any clip of the person
                 "drop_direction": 0.3,  # share of windows in which the performer is told nothing
                 "drop_kind": 0.5,  # ... and of each kind of direction, where something is told
             },

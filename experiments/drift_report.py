@@ -25,8 +25,10 @@ _HEADINGS = {
     "velocity": lambda run: (run["velocity_least"], run["velocity_most"]),
     "mouth r, first": lambda run: run["minutes"]["mouth_r"][0],
     "last ": lambda run: run["minutes"]["mouth_r"][-1],
-    "emotion announced": lambda run: run["emotion_announced"],
-    "held": lambda run: run["emotion_held"],
+    "emotion heard": lambda run: run["emotion_announced"],
+    "then held": lambda run: run["emotion_held"],
+    "emotion told": lambda run: run.get("told_announced"),
+    "then held ": lambda run: run.get("told_held"),
     "yaw range": lambda run: run["minutes"]["yaw_range"][-1],
     "blinks": lambda run: run["minutes"]["blinks"][-1],
 }

@@ -8,9 +8,9 @@ import pytest
 from small_acting import FEW_STEPS, MEL, features, make, start
 from small_models import quick_compilation as quick_compilation
 
-from xactor_jax.acting import Acting, LiveActing
+from xactor_jax.acting import Acting, LiveActing, perform
 from xactor_jax.data.audio_features import audio_features, recording_gain
-from xactor_jax.data.direction import WIDTH
+from xactor_jax.data.direction import WIDTH, Told, free, tell
 from xactor_jax.motion_sampler import MotionSampling
 from xactor_jax.timeline import Entry, Timeline
 
@@ -108,6 +108,25 @@ def test_directions_act_on_their_own_frames_and_after(directed):
     live = told(directed, TOLD)
     parts = [live.push(piece[None])[0] for piece in pieces(heard, (3, 17, 1))]
     np.testing.assert_array_equal(np.concatenate([*parts, live.finish()[0]]), acted)
+
+
+def test_each_of_a_batch_can_be_told_its_own(directed):
+    heard, rows = np.stack([features(23)] * 2), np.stack([free(20), free(20)])
+    tell(rows[1], "yaw", 0.3)
+    latents = perform_told(directed, heard, Told(rows))
+    np.testing.assert_array_equal(latents[0], perform_told(directed, heard, Told(rows[0]))[0])
+    tell(rows[0], "yaw", 0.3)
+    # In a batch noise differs from place to place: the second of both is compared.
+    np.testing.assert_array_equal(latents[1], perform_told(directed, heard, Told(rows[1]))[1])
+    assert np.abs(latents[1] - perform_told(directed, heard, None)[1]).max() > 1e-3
+
+
+def perform_told(sampler, heard, direction):
+    reference = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
+    sampling = MotionSampling(steps=2)
+    return perform(
+        sampler, heard, reference, jax.random.key(0), sampling=sampling, direction=direction
+    )
 
 
 def test_emotion_guidance_is_for_told_emotions_alone(directed):

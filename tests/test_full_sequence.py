@@ -11,6 +11,7 @@ from small_models import quick_compilation as quick_compilation
 from small_models import random_examples, small_objective
 
 from xactor_jax.acting import perform
+from xactor_jax.data.direction import WIDTH, Told, free, tell
 from xactor_jax.errors import InputError
 from xactor_jax.generate import acting_of
 from xactor_jax.motion_sampler import MotionSampling
@@ -62,6 +63,19 @@ def test_the_program_that_is_planned_for_it_takes_all_frames():
 def test_commands_that_act_in_chunks_refuse_it(made):
     with pytest.raises(InputError, match=r"mine/motion\.safetensors: acts whole recordings only"):
         acting_of(Namespace(checkpoint="mine"), made[0])
+
+
+def test_what_is_told_of_a_frame_moves_it_and_those_near():
+    sampler, _ = make(chunk=20, context=20, direction=WIDTH)
+    rows = free(75)
+    tell(rows, "yaw", 0.3, slice(70, 75))
+    free_one, told = (
+        perform(sampler, features(75)[None], REFERENCE, jax.random.key(0), sampling=SAMPLING,
+                direction=each)[0]
+        for each in (None, Told(rows))
+    )  # fmt: skip
+    assert np.abs(told - free_one)[70:].max() > 1e-3
+    np.testing.assert_array_equal(told[:10], free_one[:10])
 
 
 @pytest.mark.parametrize("frames", [7, 20, 21, 75])

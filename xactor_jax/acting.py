@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from xactor_jax.data.direction import Rows
 from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE
 from xactor_jax.diffusion.rollout import Rollout
 from xactor_jax.full_sequence import act_together
@@ -26,8 +25,11 @@ from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling
 class Directions(Protocol):
     """What a performer is told: a `timeline.Timeline`, or anything that has its rows."""
 
-    def frames(self, start: int, stop: int) -> Rows:
-        """What is told in the frames from `start` to before `stop` (data/direction.py)."""
+    def frames(self, start: int, stop: int) -> Float[np.ndarray, "*#b t w"]:
+        """What is told in the frames from `start` to before `stop` (data/direction.py).
+
+        The same to all performances of a batch, unless there is an axis of them before.
+        """
         ...
 
 
@@ -97,7 +99,7 @@ class Acting:
             rows = np.zeros((rollout.in_flight, width), np.float32)
         else:
             rows = self.direction.frames(first, first + rollout.in_flight)
-        return np.tile(rows, (len(self.audio), 1, 1))
+        return np.broadcast_to(rows, (len(self.audio), *rows.shape[-2:]))
 
     def next(
         self, audio: Float[np.ndarray, "b a f"], known: Bool[np.ndarray, "b a"]
@@ -193,6 +195,7 @@ def perform(
     key: PRNGKeyArray,
     *,
     sampling: MotionSampling | None = None,
+    direction: Directions | None = None,
     piece: int = 60 * FRAME_RATE,
     advance: Callable[[], None] = lambda: None,
 ) -> Float[np.ndarray, "b t d"]:
@@ -201,12 +204,14 @@ def perform(
     Args:
       features: audio features, one a frame.
       reference: the portraits' own motion latents.
+      direction: what the performers are told.
       advance: called after every `piece` frames, if they are acted in turn.
     """
     sampling, (batch, frames, _) = sampling or sampler.sampling, features.shape
     if sampler.config.full_sequence:
-        return act_together(sampler, features, reference, key, sampling)
-    acting = Acting(sampler, reference, key, sampling=sampling, batch=batch)
+        told = None if direction is None else direction.frames(0, frames)
+        return act_together(sampler, features, reference, key, sampling, told)
+    acting = Acting(sampler, reference, key, sampling=sampling, batch=batch, direction=direction)
     parts = []
     for start in range(0, frames, piece):
         parts.append(acting.push(features[:, start : start + piece]))

@@ -7,6 +7,7 @@ All of the sound must be known beforehand, and memory grows with it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -26,14 +27,20 @@ def act_together(
     reference: Float[np.ndarray, "b d"] | None,
     key: PRNGKeyArray,
     sampling: MotionSampling,
+    direction: Float[np.ndarray, "*#b t w"] | None = None,
 ) -> Float[np.ndarray, "b t d"]:
     """Motion latents of whole recordings; windows of the context overlap by a fifth or more.
 
     Args:
       features: audio features, one a frame.
       reference: the portraits' own latents.
+      direction: what the performers are told, in every frame (data/direction.py).
     """
     c, (batch, frames, _) = sampler.config, features.shape
+    if direction is None:
+        sampling = dataclasses.replace(sampling, emotion_guidance=1.0)
+        direction = np.zeros((frames, c.direction), np.float32)
+    told = jnp.broadcast_to(direction, (batch, frames, c.direction))
     portraits, origin = sampler.portraits(reference, batch)
     around = [(0, 0), (c.audio_window, c.audio_window), (0, 0)]
     heard = jnp.asarray(np.pad(features, around))
@@ -48,7 +55,7 @@ def act_together(
             past=past,
             audio=heard[:, sound],
             audio_known=known[:, sound],
-            direction=jnp.zeros((batch, len(window), c.direction)),
+            direction=told[:, int(window[0]) : int(window[-1]) + 1],
             history_noise=z[:, :0],
             scales=jnp.asarray(list(sampling.guidance.values()), jnp.float32),
             **portraits,

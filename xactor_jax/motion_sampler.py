@@ -221,7 +221,7 @@ class MotionSampler:
             seen, label = rollout.finished(z[:, : c.chunk], flight.history_noise)
             audio = c.chunk + 2 * c.audio_window
             first = dataclasses.replace(flight.first(c.chunk, audio), z=seen)
-            level = jnp.full((1, c.chunk), label)
+            level = jnp.full((1, 1), label)
             once = once[0].first(audio), once[1]
             arguments = self._arguments(plan.branches, first, level, once)
             made = model.keys_and_values(*arguments)
@@ -241,11 +241,11 @@ class MotionSampler:
 
         def denoise(z: Array, told: Modulation) -> Array:
             at = dataclasses.replace(flight, z=z)
-            arguments = self._arguments(plan.branches, at, told.of_frames(chunk), once)
+            arguments = self._arguments(plan.branches, at, told, once)
             return guided_by_each(model(*arguments), flight.scales)
 
         # One row a chunk and sweep: its frames, and all branches, share a level.
-        told = model.modulation(jnp.asarray(levels if labels is None else labels)[:-1])
+        told = model.modulation(jnp.asarray(levels if labels is None else labels)[:-1, None])
         return follow(denoise, flight.z, levels, self.flow, chunk, labels, told=told)
 
     def _advance_and_keep(
@@ -253,9 +253,8 @@ class MotionSampler:
     ) -> tuple[Float[Array, "b n d"], KeyValueCache]:
         """The same, and the first chunk's keys and values in the last sweep."""
         z, chunk = self._advance(plan, model, flight, once, levels[:-1]), self.config.chunk
-        level = jnp.repeat(levels[-2], chunk)[None]
         at = dataclasses.replace(flight, z=z)
-        arguments = self._arguments(plan.branches, at, level, once)
+        arguments = self._arguments(plan.branches, at, levels[-2:-1], once)
         output = guided_by_each(model(*arguments), flight.scales)
         z = follow(lambda z, level: output, z, levels[-2:], self.flow, chunk)
         return z, model.keys_and_values(*arguments).first(chunk)
@@ -264,7 +263,7 @@ class MotionSampler:
         self,
         branches: tuple[str, ...],
         flight: Flight,
-        level: Float[Array, "1 n"] | Modulation,
+        level: Float[Array, "1 m"] | Modulation,
         once: Once,
     ) -> tuple[Any, ...]:
         """The network's arguments for all branches as one batch."""

@@ -1,5 +1,6 @@
 """Tracks of latents and audio: whole clips in order, made once, cut into windows."""
 
+import dataclasses
 import pickle
 import shutil
 
@@ -236,6 +237,22 @@ def test_windows_hold_latents_and_the_audio_around_them():
         told = example["direction"] != 0  # what is told is told of its own frame
         assert np.all(example["direction"][told] == (start + 1 + np.nonzero(told)[0]))
     assert starts == {0: set(range(8)), 1: set(range(3))}  # no start is left out
+
+
+def test_portraits_can_be_from_other_clips_of_the_person_alone():
+    tracks = [ramp("a", 12), ramp("b", 7), dataclasses.replace(ramp("c", 9), identity="ben")]
+    for n, track in enumerate(tracks):
+        track.latents[:] = n
+    examples = MotionExamples(tracks, 5, 2, stride=3, bands=4, other_clip=0.5)
+    found = {clip: [] for clip in range(3)}
+    for seed in range(400):
+        element = examples[seed % len(examples)]
+        example = examples.load(element, np.random.default_rng(seed))
+        assert np.all(example["latents"] == element["clip"])
+        found[element["clip"]].append(example["reference"][0])
+    assert set(found[0]) == set(found[1]) == {0.0, 1.0} and set(found[2]) == {2.0}
+    # Half of the portraits are from either of anna's two clips, whichever the window is of.
+    assert np.mean(np.array(found[0]) == 1) == pytest.approx(0.25, abs=0.1)
 
 
 def test_another_voice_is_shifted_in_frequency_and_level():

@@ -7,6 +7,7 @@ import pytest
 from evaluation.flat import FlatRenderer, actors
 
 from xactor_jax.data.actor_motion import Motion
+from xactor_jax.data.direction import COLUMNS, FLAGS
 from xactor_jax.data.shards import open_shards, write_shards
 from xactor_jax.evaluation import drift, drift_frames
 from xactor_jax.evaluation.plots import save_plots
@@ -145,6 +146,24 @@ def test_real_clips_are_read_and_the_section_is_reported(tmp_path, readers):
     found = {row["what"]: row["met"] for row in rows({"drift": section})}
     assert found["held emotions recognised"] is True
     assert save_plots(tmp_path, "drift", section)[0].stat().st_size > 0
+
+
+def test_announced_emotions_are_told_and_held_ones_are_not(readers):
+    voices = [script(n, 2) for n in range(2)]
+    rows = drift.announcements(voices).rows
+    for row, voice in zip(rows, voices, strict=True):
+        np.testing.assert_array_equal(row[:, FLAGS["emotion"]], voice.voiced)
+        told = row[:, COLUMNS["emotion"]]
+        felt = voice.voiced & (voice.emotion > 0)
+        np.testing.assert_array_equal(told.argmax(axis=1)[felt] + 1, voice.emotion[felt])
+        np.testing.assert_allclose(told.sum(axis=1), 0.8 * felt, rtol=1e-6)
+    # A performer that shows what it is told and nothing when it is not told anything.
+    acted = np.stack([latents_of(voice) for voice in voices])
+    for latents, voice in zip(acted, voices, strict=True):
+        nothing = latents_of(dataclasses.replace(voice, emotion=voice.emotion * 0))
+        latents[~voice.voiced] = nothing[~voice.voiced]
+    found = drift.told_emotions(acted, voices, readers)
+    assert found == {"told_announced": [1.0, 1.0], "told_held": [0.0, 0.0]}
 
 
 def test_only_the_voice_that_announces_counts_as_announcing(readers):

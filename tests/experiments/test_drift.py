@@ -17,7 +17,7 @@ def test_every_variant_sees_as_many_frames_and_fits_its_context(variant):
     config = get_config(variant)
     motion = config.motion
     assert motion.context % motion.chunk == 0
-    assert config.batch_size * motion.context == 2000
+    assert config.batch_size * motion.context == 1000
     forcing = build(Forcing, config.forcing.to_dict())
     assert (variant == "full_sequence") == (motion.chunk == motion.context)
     # What teacher forcing is: a history without noise, said to be clean.
@@ -40,6 +40,7 @@ def measured(frechet):
     """A run's section as experiments/drift.py stores it."""
     names = ("mouth_r", "yaw_range", "yaw_range_true", "pitch_range", "pitch_range_true")
     names += ("blinks", "blinks_true", "emotion_announced", "emotion_held")
+    names += ("told_announced", "told_held")
     names += ("deviation_ratio", "velocity_ratio", "identity", "colour", "sharpness")
     ends = {f"{name}_{end}": 1.0 for name in ("deviation", "velocity") for end in ("least", "most")}
     return ends | {
@@ -79,7 +80,7 @@ def test_runs_are_compared_over_the_minutes_that_all_have(tmp_path):
     ablations = (tmp_path / "drift.md").read_text().split("![curves]")[1]
     assert "8 voices of 2 minutes each" in ablations
     row = next(line for line in ablations.splitlines() if line.startswith("| mixture"))
-    expected = [2, 4, "0.5 to 0.7", "0.5 to 0.7", 0.5, 0.7, 0.6, 0.6, 0.7, 0.7]
+    expected = [2, 4, "0.5 to 0.7", "0.5 to 0.7", 0.5, 0.7, 0.6, 0.6, 0.6, 0.6, 0.7, 0.7]
     assert row == f"| mixture | {' | '.join(map(str, expected))} |"
 
 

@@ -26,6 +26,7 @@ _VOICES = {
     "surprised": (0.9, 1.9, 2.0, 1.1),
 }
 _ONSET = 0.35  # seconds over which a face takes on or lets go of an emotion (Gaussian)
+_LAG = 0.5  # seconds by which it follows the voice: who acts by ear cannot know before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,13 +146,13 @@ def emotion_track(
 ) -> tuple[Float32[np.ndarray, "t 5"], Int8[np.ndarray, " t"], Float32[np.ndarray, " t"]]:
     """How strongly each of EMOTIONS is on the face, the strongest, and its strength, per frame.
 
-    The face begins 0.2 s before the voice of a phase. Strength is 0 to 1; a face with less than
+    The face follows the voice of a phase by `_LAG`. Strength is 0 to 1; a face with less than
     .05 of everything is neutral with strength 0.
     """
     strengths = np.zeros((frames, len(EMOTIONS)), np.float32)
     edges = [*performance.starts, frames / FRAME_RATE + 1]
     for phase, start, stop in zip(performance.phases, edges[:-1], edges[1:], strict=True):
-        a, b = (max(round((t - 0.2) * FRAME_RATE), 0) for t in (start, stop))
+        a, b = (round((t + _LAG) * FRAME_RATE) for t in (start, stop))
         strengths[a:b, EMOTIONS.index(phase.emotion)] = phase.intensity
     strengths = gaussian_filter1d(strengths, _ONSET * FRAME_RATE, axis=0, mode="nearest")
     strengths[:, 0] = 0

@@ -6,6 +6,8 @@ says whether it is. What is not told is acted freely.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from jaxtyping import Float
 
@@ -53,6 +55,19 @@ def tell(
     width = KINDS[kind]
     rows[where, COLUMNS[kind]] = np.reshape(np.asarray(values, np.float32) / unit, (-1, width))
     rows[where, FLAGS[kind]] = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Told:
+    """Directions for recordings all of whose frames are known; nothing is told after them."""
+
+    rows: Float[np.ndarray, "*b t w"]
+
+    def frames(self, start: int, stop: int) -> Float[np.ndarray, "*b n w"]:
+        """What is told in the frames from `start` to before `stop`."""
+        known = self.rows[..., start:stop, :]
+        missing = stop - start - known.shape[-2]
+        return np.pad(known, [(0, 0)] * (known.ndim - 2) + [(0, missing), (0, 0)])
 
 
 def felt(emotion: int | np.ndarray, intensity: float | np.ndarray) -> Float[np.ndarray, "..."]:

@@ -174,6 +174,8 @@ class MotionExamples:
       gain: change of the features' level, at most.
       footage_share: of the windows, where there are both footage and actors. Left to their numbers,
         long takes of actors have many more windows than short clips.
+      other_clip: share of windows whose portrait is from any clip of the same person, not from the
+        window's own, where it gives the mood away.
       drop_direction, drop_kind: how seldom the performer is told anything, and each kind
         (data/direction.py, `thinned`).
     """
@@ -189,6 +191,7 @@ class MotionExamples:
         gain: float = 0.0,
         bands: int = 40,
         footage_share: float = 0.5,
+        other_clip: float = 0.0,
         drop_direction: float = 0.3,
         drop_kind: float = 0.5,
     ):
@@ -197,7 +200,11 @@ class MotionExamples:
         lengths = {s: [len(tracks[i].latents) for i in chosen] for s, chosen in clips.items()}
         self.windows = MixedWindows(clips, lengths, frames, stride, footage_share)
         self.stride, self.band_shift, self.gain, self.bands = stride, band_shift, gain, bands
+        self.other_clip = other_clip
         self.drop_direction, self.drop_kind = drop_direction, drop_kind
+        self.of_person: dict[tuple[str, str], list[int]] = {}
+        for i, track in enumerate(tracks):
+            self.of_person.setdefault((track.source, track.identity), []).append(i)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -211,7 +218,7 @@ class MotionExamples:
 
         latents (t,d); audio (t+2w,f), from w frames before to w after; audio_known (t+2w,): False
         beyond the clip's ends; direction (t,k): what is told; reference (d,): the latent of any
-        frame of the clip.
+        frame of the clip, or of another clip of the person.
         """
         track, w = self.tracks[element["clip"]], self.audio_window
         length = len(track.latents)
@@ -226,8 +233,14 @@ class MotionExamples:
             "audio": (audio * known[:, None]).astype(np.float32),
             "audio_known": known,
             "direction": direction,
-            "reference": track.latents[int(rng.integers(length))].astype(np.float32),
+            "reference": self._portrait(element["clip"], rng).astype(np.float32),
         }
+
+    def _portrait(self, clip: int, rng: np.random.Generator) -> Float[np.ndarray, " d"]:
+        track = self.tracks[clip]
+        if self.other_clip and rng.random() < self.other_clip:
+            track = self.tracks[rng.choice(self.of_person[track.source, track.identity])]
+        return track.latents[int(rng.integers(len(track.latents)))]
 
     def _changed(
         self, audio: Float[np.ndarray, "a f"], rng: np.random.Generator

@@ -6,7 +6,6 @@ the latents then show is read as in `drift`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from jaxtyping import Float
 
 from xactor_jax.acting import Acting
 from xactor_jax.data.audio_features import audio_features
-from xactor_jax.data.direction import ALL_OF, Rows, direction_of, free
+from xactor_jax.data.direction import ALL_OF, Told, direction_of, free
 from xactor_jax.data.shards import Clip, audio_to_float
 from xactor_jax.evaluation.curves import correlation
 from xactor_jax.evaluation.drift import FELT, Latents, Readers, targets_of
@@ -25,23 +24,11 @@ from xactor_jax.motion_sampler import MotionSampler, MotionSampling
 READ = ("yaw", "pitch", "blink")
 
 
-@dataclasses.dataclass(frozen=True)
-class Truth:
+def truth(clip: Clip, kind: str) -> Told:
     """One kind of what is known of a clip, told as a timeline would tell it."""
-
-    rows: Rows
-
-    @classmethod
-    def of(cls, clip: Clip, kind: str) -> Truth:
-        """The kind alone."""
-        every, rows = direction_of(clip), free(len(clip))
-        rows[:, ALL_OF[kind]] = every[:, ALL_OF[kind]]
-        return cls(rows)
-
-    def frames(self, start: int, stop: int) -> Rows:
-        """As `Timeline.frames`; nothing is told after the end."""
-        rows = self.rows[start:stop]
-        return np.concatenate([rows, free(stop - start - len(rows))])
+    every, rows = direction_of(clip), free(len(clip))
+    rows[:, ALL_OF[kind]] = every[:, ALL_OF[kind]]
+    return Told(rows)
 
 
 def followed(
@@ -66,7 +53,7 @@ def followed(
     for clip, real in zip(clips, latents, strict=True):
         audio = audio_features(audio_to_float(clip.audio), len(clip), sampler.hearing)
         for kind in ("free", *READ, "emotion"):
-            told = None if kind == "free" else Truth.of(clip, kind)
+            told = None if kind == "free" else truth(clip, kind)
             acting = Acting(
                 sampler, real[:1], jax.random.key(seed), sampling=sampling, direction=told
             )

@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from xactor_jax.acting import perform
 from xactor_jax.data.actor_motion import Motion, make_motion
 from xactor_jax.data.audio_features import audio_features
+from xactor_jax.data.direction import Told, felt, free, tell
 from xactor_jax.data.facekit import EXPRESSION_INDEX
 from xactor_jax.data.shards import FRAME_RATE, Clip, Shards, audio_to_float
 from xactor_jax.evaluation.curves import correlation
@@ -179,8 +180,12 @@ def act(
     sampling: MotionSampling,
     seed: int,
     advance: Callable[[int], None],
+    direction: Told | None = None,
 ) -> Float[np.ndarray, "b t d"]:
-    """Each voice acted by its portrait, a minute after the other."""
+    """Each voice acted by its portrait, a minute after the other.
+
+    direction: what the performers are told, such as `announcements`.
+    """
     features = np.stack(
         [audio_features(audio_to_float(v.audio), len(v), sampler.hearing) for v in voices]
     )
@@ -190,9 +195,32 @@ def act(
         portraits,
         jax.random.key(seed),
         sampling=sampling,
+        direction=direction,
         piece=MINUTE,
         advance=lambda: advance(1),
     )
+
+
+def announcements(voices: Sequence[Motion]) -> Told:
+    """The scripts' emotions, told while the voices announce them; held ones are not told."""
+    rows = np.stack([free(len(voice)) for voice in voices])
+    for row, voice in zip(rows, voices, strict=True):
+        tell(row, "emotion", felt(voice.emotion, voice.intensity))
+        row[~voice.voiced] = 0
+    return Told(rows)
+
+
+def told_emotions(
+    acted: Float[np.ndarray, "b t d"], voices: Sequence[Motion], readers: Readers
+) -> dict[str, list[float]]:
+    """One number a minute of how performances that were told `announcements` show and hold them."""
+    found: dict[str, list[float]] = {"told_announced": [], "told_held": []}
+    for start in range(0, acted.shape[1] - MINUTE + 1, MINUTE):
+        part = slice(start, start + MINUTE)
+        shown = _emotions(readers.emotion, acted[:, part], voices, part)
+        for ending in ("announced", "held"):
+            found[f"told_{ending}"].append(shown[f"emotion_{ending}"])
+    return found
 
 
 def curves(
@@ -277,6 +305,9 @@ def summary(minutes: dict[str, list[float]]) -> dict[str, float]:
             for name in ("deviation", "velocity")
             for word, choose in (("least", np.min), ("most", np.max))
         },
-        "emotion_held": float(np.nanmean(minutes["emotion_held"])),
-        "emotion_announced": float(np.nanmean(minutes["emotion_announced"])),
+        **{
+            name: float(np.nanmean(minutes[name]))
+            for name in ("emotion_announced", "emotion_held", "told_announced", "told_held")
+            if name in minutes
+        },
     }

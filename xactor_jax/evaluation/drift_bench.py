@@ -99,6 +99,11 @@ class DriftBench:
         with progress("acting", minutes, "minutes") as advance:
             acted = drift.act(sampler, voices, self.portraits, sampling, seed, advance)
         found = drift.curves(acted, voices, self.readers, self.real)
+        if sampler.config.direction:
+            told = drift.announcements(voices)
+            with progress("acting what is told", minutes, "minutes") as advance:
+                shown = drift.act(sampler, voices, self.portraits, sampling, seed, advance, told)
+            found |= drift.told_emotions(shown, voices, self.readers)
         if rendering is not None:
             with progress("frames", len(voices) * minutes, "windows") as advance:
                 found |= drift_frames.curves(

@@ -82,7 +82,7 @@ _PANELS = (
     ("Fréchet distance to real motion", ("frechet",)),
     ("against real motion", ("deviation_ratio", "velocity_ratio")),
     ("mouth, r with the script", ("mouth_r",)),
-    ("emotion recognised", ("emotion_announced", "emotion_held")),
+    ("emotion recognised", ("emotion_announced", "emotion_held", "told_announced", "told_held")),
     ("head, degrees", ("yaw_range", "yaw_range_true", "pitch_range", "pitch_range_true")),
     ("blinks a minute", ("blinks", "blinks_true")),
     ("distance from the portrait", ("identity",)),

@@ -118,6 +118,12 @@ BARS = (
         None,
         {"announced": "emotion_announced", "on real actors": "emotion_real"},
     ),
+    Bar(
+        "drift",
+        "... of those told while announced",
+        "told_held",
+        baselines={"while told": "told_announced"},
+    ),
 )
 
 
@@ -129,12 +135,12 @@ def number(value: float | int | None) -> str:
 
 
 def rows(numbers: Numbers, bars: Sequence[Bar] = BARS) -> list[dict[str, Any]]:
-    """One row for every bar whose section was measured."""
+    """One row for every bar that was measured."""
     found = []
     for bar in bars:
-        if bar.section not in numbers:
+        section = numbers.get(bar.section, {})
+        if bar.name not in section:
             continue
-        section = numbers[bar.section]
         value = section[bar.name]
         baselines = {
             text: section[base] if isinstance(base, str) else base

@@ -145,12 +145,8 @@ class Heard:
 class Modulation:
     """What some noise levels do in every block and at the end, made once for many passes."""
 
-    blocks: list[Float[Array, "*b n d"]]
-    output: Float[Array, "*b n d"]
-
-    def of_frames(self, chunk: int) -> Modulation:
-        """Of (1, chunks * chunk) frames, where each of (chunks,) levels is that of a chunk."""
-        return jax.tree.map(lambda x: jnp.repeat(x, chunk, axis=0)[None], self)
+    blocks: list[Float[Array, "*b m d"]]
+    output: Float[Array, "*b m d"]
 
 
 class MotionTransformer(nnx.Module):
@@ -183,7 +179,7 @@ class MotionTransformer(nnx.Module):
     def __call__(
         self,
         z: Float[Array, "b n d"],
-        noise_level: Float[Array, "#b #n"] | Modulation,
+        noise_level: Float[Array, "#b m"] | Modulation,
         positions: Int[Array, "b n"],
         mask: Bool[Array, "#b n k"] | Bool[np.ndarray, "#b n k"],
         audio: Float[Array, "b a f"] | Heard,
@@ -197,7 +193,8 @@ class MotionTransformer(nnx.Module):
 
         Args:
           z: standardised motion latents, each at its noise level.
-          noise_level: in [0, 1]; or what `modulation` made of it.
+          noise_level: in [0, 1], each that of n / m tokens, such as a chunk's; or what `modulation`
+            made of it.
           positions: frame numbers of the tokens within the context (rotary position).
           mask: which tokens each token sees: those of `past`, then those of `z`.
           audio: audio features, one a frame, from one audio window before the first position on;
@@ -307,7 +304,13 @@ class MotionTransformer(nnx.Module):
             scan=c.scan,
             rematerialise=c.rematerialise,
         )
-        return x, noise_level.output if ready else self.modulation_out(condition), made
+        modulation = noise_level.output if ready else self.modulation_out(condition)
+        return x, of_tokens(modulation, x.shape[1]), made
+
+
+def of_tokens(modulation: Float[Array, "#b m d"], tokens: int) -> Float[Array, "#b {tokens} d"]:
+    """What each of m noise levels does, for all of its tokens."""
+    return jnp.repeat(modulation, tokens // modulation.shape[1], axis=1)
 
 
 class Block(nnx.Module):
@@ -337,6 +340,7 @@ class Block(nnx.Module):
 
         modulation, sound: what this block's layers of those names make of levels and audio.
         """
+        modulation = of_tokens(modulation, x.shape[1])
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
         h = modulate(self.norm1(x), shift1, scale1)
         seen, own = self.self_attention(h, positions, mask, past)

@@ -147,7 +147,7 @@ class MotionObjective:
         else:
             positions = jnp.broadcast_to(jnp.arange(t), (b, t))
             mask = chunk_causal_mask(t, c.chunk)[None]
-            output = model(noisy, level, positions, mask, **told)
+            output = model(noisy, self._told(level), positions, mask, **told)
         error = jnp.mean(self.flow.squared_error(output, x, noise, level), axis=-1)
         # Chunks of a staircase that are already clean teach nothing.
         counted = (level > 0) * self._weights(levels)
@@ -173,11 +173,15 @@ class MotionObjective:
         label = jnp.broadcast_to(levels.history_label, (b, t))
         return model(
             jnp.concatenate([copy, noisy], axis=1),
-            jnp.concatenate([label, levels.noisy], axis=1),
+            self._told(jnp.concatenate([label, levels.noisy], axis=1)),
             jnp.tile(jnp.arange(t), (b, 2)),
             doubled_mask(t, self.config.chunk, levels.clean_history, levels.history_seen),
             **told | twice,
         )[:, t:]
+
+    def _told(self, levels: Float[Array, "b n"]) -> Float[Array, "b m"]:
+        """Levels as the network is told them: one a chunk where its frames agree, to save work."""
+        return levels if self.forcing.per_frame else levels[:, :: self.config.chunk]
 
     def _clean_copy(
         self,
