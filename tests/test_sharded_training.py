@@ -163,7 +163,7 @@ def test_a_step_for_a_tpu_needs_no_more_than_it_did():
 
 def of_tpu():
     """The same of the motion task on a slice of eight chips."""
-    objective, config = small_objective("motion", **FIELDS, **WIDER["motion"])
+    objective, config = small_objective("motion", **FIELDS, **OWN["motion"])
     mesh = make_mesh({"replica": 1, "fsdp": 2, "context": 4, "tensor": 1}, topology("v5e:2x4")[0])
     step = Planned(objective, config, mesh).compile_step(config.batch_size)
     totals = collectives(step.program)
