@@ -71,6 +71,13 @@ def test_high_dynamic_range(tmp_path, transfer, refused):
     assert refusal(found, Probe(hdr=False)) == ""
 
 
+def test_large_pictures_are_refused(tmp_path):
+    found = probe(write_tracks(tmp_path / "a.mkv"))
+    reason = "pictures of 64 x 48 pixels; reduce them first"
+    assert refusal(found, Probe(largest_pixels=64 * 48)) == ""
+    assert refusal(found, Probe(largest_pixels=64 * 48 - 1)) == reason
+
+
 def test_sound_that_breaks_off_is_refused(tmp_path):
     found = probe(write_media(tmp_path / "a.mkv", grey_frames([9] * 100), audio=SECOND))
     assert refusal(found, Probe()).startswith("4.0 s of picture but 1.0 s of sound")
