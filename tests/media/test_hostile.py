@@ -3,10 +3,13 @@
 Each test makes its own file; experiments/fuzz_media.py found most of what they guard against.
 """
 
+import errno
+import os
 import random
 import re
 import tracemalloc
 
+import av
 import numpy as np
 import pytest
 from media.drawn import settings_for_drawn, talking_clip, write_media
@@ -15,7 +18,7 @@ from PIL import Image
 from experiments import hostile_media
 from experiments.fuzz_media import decode, mutated
 from xactor_jax import prepare
-from xactor_jax.errors import InputError
+from xactor_jax.errors import InputError, OutOfMemory
 from xactor_jax.media.audio import has_sound, open_media, read_audio, read_mono_16k, to_mono_16k
 from xactor_jax.media.image import read_image
 from xactor_jax.media.video import read_video
@@ -119,6 +122,46 @@ def test_sound_that_changes_its_rate_is_told(tmp_path):
     path = tmp_path / "both.mp3"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     assert re.match(r"the sound (changes its format|cannot be)", refusal(read_audio, path))
+
+
+class Short:
+    """An open file whose packets and frames are more than there is memory for."""
+
+    def __init__(self, container):
+        self._container = container
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._container.close()
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+    def demux(self):
+        raise av.error.MemoryError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    def decode(self, stream):
+        self.demux()
+
+
+@pytest.mark.parametrize("read", [watch, read_audio, read_mono_16k, probe])
+def test_a_lack_of_memory_is_not_held_against_a_file(read, tmp_path, monkeypatch):
+    path = hostile_media.write_clip(tmp_path / "a.mkv")
+    read(path)
+    opened = av.open
+
+    def short(*args, **named):
+        return Short(opened(*args, **named))
+
+    def shorter(*args, **named):
+        raise av.error.MemoryError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    for way in (short, shorter):
+        monkeypatch.setattr(av, "open", way)
+        with pytest.raises(OutOfMemory, match=r"a\.mkv: not enough memory to read it"):
+            read(path)
 
 
 def test_archives_are_no_films(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 from av.stream import Disposition
 
 from xactor_jax.errors import InputError
-from xactor_jax.media.audio import open_media
+from xactor_jax.media.audio import open_media, unreadable
 from xactor_jax.preparation.settings import Probe
 
 # A transfer characteristic of ITU-T H.273 that needs tone mapping; HLG is made to be seen without.
@@ -48,7 +48,7 @@ def probe(path: str | os.PathLike) -> Contents:
         try:
             times, ends = _times(container, video)
         except av.FFmpegError as error:
-            raise InputError(f"{path}: the file is damaged ({error.strerror})") from None
+            raise unreadable(path, "the file is damaged", error) from None
         if not times:
             raise InputError(f"{path}: no picture in this file; give a video")
         step = float(np.median(np.diff(np.sort(times)))) if len(times) > 1 else 0.04
