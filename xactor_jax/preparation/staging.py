@@ -114,7 +114,9 @@ class Staging:
             reason = f"cannot be prepared ({type(error).__name__}: {error})"
             reason += "; run again with more memory" if again else ""
             refused.append(_refused_row(Refused(reason, again=again)))
-        done = {"checksum": _checksum(footage.path), "clips": clips, "refused": refused}
+        # What is no film may be large, and no row asks for its checksum.
+        checksum = _checksum(footage.path) if clips or refused else ""
+        done = {"checksum": checksum, "clips": clips, "refused": refused}
         text = json.dumps(done).encode()
         _write(outcome, lambda out: out.write(text))
         now = outcome.stat().st_mtime  # of the disk, which may not go by this machine's clock
