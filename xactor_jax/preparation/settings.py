@@ -95,6 +95,11 @@ class Sync:
     unsure: bool = True  # refuse clips whose offset is not sure
 
 
+def fewest_frames(most: int) -> int:
+    """How many frames it takes to look for an offset of up to `most` frames to either side."""
+    return 2 * most + 50  # ten in each of the five folds of sync.py
+
+
 @dataclasses.dataclass(frozen=True)
 class Quality:
     """The picture. A threshold of 0 (of shares and `second_face` 1, of `yaw` 180) is no check."""
@@ -231,8 +236,6 @@ def _check(value: Any, allowed: Mapping[str, Any]) -> None:
 
 
 def _check_together(settings: Settings) -> None:
-    from xactor_jax.preparation.sync import fewest_frames  # which imports this module
-
     least = fewest_frames(settings.sync.most) / FRAME_RATE
     if settings.sync.enabled and settings.sync.shortest_seconds < least:
         raise InputError(
