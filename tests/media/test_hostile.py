@@ -56,6 +56,12 @@ def test_a_frame_that_claims_hours_is_shown_for_one(tmp_path):
     assert watch(hostile_media.claims_hours(tmp_path)) == [(48, 64, 3)]
 
 
+def test_a_frame_rate_of_one_an_hour_is_shown_for_one_frame(tmp_path):
+    path = tmp_path / "a.y4m"
+    path.write_bytes(b"YUV4MPEG2 W64 H48 F1:3600 C420\nFRAME\n" + bytes(64 * 48 * 3 // 2))
+    assert watch(path) == [(48, 64, 3)]
+
+
 def test_sound_that_begins_hours_late_is_refused(tmp_path):
     path = hostile_media.sound_hours_late(tmp_path)
     for read in (read_audio, read_mono_16k):
@@ -77,9 +83,25 @@ def test_sound_of_one_sample_a_second_is_refused(tmp_path):
         assert refusal(read, path).startswith("sound at 1 Hz")
 
 
-@pytest.mark.parametrize("make", [hostile_media.huge_mjpeg, hostile_media.large_frames])
+def test_long_silence_of_many_channels_is_read_in_little_memory(tmp_path):
+    path = hostile_media.silence_bomb(tmp_path, packets=1_000)
+    assert path.stat().st_size < 100_000
+    tracemalloc.start()
+    try:
+        heard = read_mono_16k(path)
+        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+    finally:
+        tracemalloc.stop()
+    # In the file there are eight channels, of twelve times as many samples.
+    assert 8 * 12 * heard.nbytes > 1.5 * MOST_BYTES and not heard.any()
+
+
+@pytest.mark.parametrize(
+    "make", [hostile_media.huge_mjpeg, hostile_media.huge_y4m, hostile_media.large_frames]
+)
 def test_huge_pictures_are_refused(make, tmp_path):
-    assert re.match(r"pictures of \d+ x \d+|the picture cannot be", refusal(watch, make(tmp_path)))
+    reasons = r"pictures of \d+ x \d+|the picture cannot be|not an audio or video file"
+    assert re.match(reasons, refusal(watch, make(tmp_path)))
 
 
 def test_stretched_pixels_make_no_large_picture(tmp_path):
