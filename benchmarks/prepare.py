@@ -57,7 +57,8 @@ def measure(work: Callable[[Footage], object], files: list[Footage]) -> tuple[fl
 def benchmark(folder: Path, most: int, size: int) -> dict[str, float]:
     """Seconds of video, and each stage in hours of video a core-hour and against decoding."""
     cv2.setNumThreads(1)
-    files, settings = find_footage(folder)[:most], Settings(size=size)
+    files = [one for one in find_footage(folder) if one.is_film()][:most]
+    settings = Settings(size=size)
     prepare(files[0], settings)  # what is loaded and compiled once is not of interest
     frames = 0
 

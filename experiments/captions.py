@@ -135,7 +135,7 @@ def overlay_of(views: np.ndarray, heads: np.ndarray, drawings: list[Drawing] | N
 def of_footage(folder: Path, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Views and head boxes of every clip that preparation keeps, spread over the folder."""
     settings = changed(Settings(size=SIZE), ["quality.overlay=1", "sync.enabled=False"])
-    found = find_footage(folder)
+    found = [one for one in find_footage(folder) if one.is_film()]
     for one in found[:: -(-len(found) // most)]:
         try:
             results = list(prepare_file(one.path, one.name, "", settings))

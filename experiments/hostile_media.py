@@ -167,7 +167,7 @@ def one_sample_a_second(folder: Path) -> Path:
     return path
 
 
-def silence_bomb(folder: Path) -> Path:
+def silence_bomb(folder: Path, packets: int = 6_000) -> Path:
     """Eight channels of silence at 192 kHz: 230 kilobytes that unfold to gigabytes."""
     path = folder / "silence.mkv"
     with av.open(str(path), "w") as container:
@@ -183,7 +183,7 @@ def silence_bomb(folder: Path) -> Path:
         frame = av.AudioFrame.from_ndarray(block, format="s16", layout="7.1")
         frame.rate, frame.pts, frame.time_base = 192_000, 0, Fraction(1, 192_000)
         data = bytes((heard.encode(frame) or heard.encode(None))[0])
-        for n in range(6_000):
+        for n in range(packets):
             packet = av.Packet(data)
             packet.stream, packet.time_base = heard, Fraction(1, 192_000)
             packet.pts = packet.dts = n * length

@@ -140,7 +140,7 @@ def main() -> None:
     # Where sentences are joined is a cut, and the face may jump a little.
     changes = ["shots.enabled=False", "faces.jump=1", f"speaker.margin={flags.margin}"]
     settings = changed(Settings(), changes)
-    paths = [one.path for one in find_footage(flags.footage)]
+    paths = [one.path for one in find_footage(flags.footage) if one.is_film()]
     if len(paths) < 4:
         raise InputError(f"{flags.footage}: {len(paths)} films are here; use a folder of 4 or more")
     with progress("preparing", flags.pairs, "scenes") as advance:

@@ -126,7 +126,8 @@ def of_actors(facekit: str, threshold: float) -> dict[str, dict[str, float]]:
 
 def of_footage(folder: Path, most: int, settings: Settings, threshold: float) -> dict[str, float]:
     """The yaws of clips that are good."""
-    yaws = [measured(one.path, settings) for one in find_footage(folder)[:most]]
+    films = [one.path for one in find_footage(folder) if one.is_film()]
+    yaws = [measured(path, settings) for path in films[:most]]
     seen = np.array([yaw for yaw in yaws if yaw is not None])
     return {
         "clips": len(seen),

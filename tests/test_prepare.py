@@ -231,6 +231,20 @@ def test_footage_without_any_usable_clip_is_told(footage, tmp_path):
     assert "no audio track" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_files_of_unknown_names_count_where_they_are_films(footage, tmp_path):
+    inputs, output = tmp_path / "in", tmp_path / "out"
+    inputs.mkdir()
+    for name in ("LICENCE", "notes.unknown"):
+        (inputs / name).write_text("no film")
+    shutil.copy(footage / "mute.mp4", inputs / "mute")
+    for _ in range(2):
+        with pytest.raises(InputError, match="no video in this folder"):
+            prepare.prepare(inputs, output, settings(64))
+    shutil.copy(footage / "anna" / "good.mkv", inputs / "good")
+    assert prepare.prepare(inputs, output, settings(64)) == (1, 0)
+    assert rejected(output) == {}
+
+
 def test_a_file_that_changes_meanwhile_is_listed(footage, tmp_path, monkeypatch):
     inputs = tmp_path / "in"
     inputs.mkdir()

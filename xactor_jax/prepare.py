@@ -26,7 +26,7 @@ from xactor_jax.preparation import splits
 from xactor_jax.preparation.detectors import open_detector
 from xactor_jax.preparation.duplicates import find_copies
 from xactor_jax.preparation.folders import mend
-from xactor_jax.preparation.footage import Footage, find_footage
+from xactor_jax.preparation.footage import Footage, find_footage, no_footage
 from xactor_jax.preparation.report import write_report
 from xactor_jax.preparation.settings import Settings, changed
 from xactor_jax.preparation.staging import Staging, changed_outcome
@@ -76,6 +76,8 @@ def prepare(
                 for _ in stage_all(todo, staging, jobs):
                     advance(1)
         kept, rejected = _collect(footage, staging, licence)
+        if not (kept or rejected):
+            raise no_footage(input)
         write_rejected(output, rejected)
         if kept:
             _write(kept, output, staging)

@@ -3,10 +3,13 @@
 Each test makes its own file; experiments/fuzz_media.py found most of what they guard against.
 """
 
+import errno
+import os
 import random
 import re
 import tracemalloc
 
+import av
 import numpy as np
 import pytest
 from media.drawn import settings_for_drawn, talking_clip, write_media
@@ -15,7 +18,7 @@ from PIL import Image
 from experiments import hostile_media
 from experiments.fuzz_media import decode, mutated
 from xactor_jax import prepare
-from xactor_jax.errors import InputError
+from xactor_jax.errors import InputError, OutOfMemory
 from xactor_jax.media.audio import has_sound, open_media, read_audio, read_mono_16k, to_mono_16k
 from xactor_jax.media.image import read_image
 from xactor_jax.media.video import read_video
@@ -53,6 +56,12 @@ def test_a_frame_that_claims_hours_is_shown_for_one(tmp_path):
     assert watch(hostile_media.claims_hours(tmp_path)) == [(48, 64, 3)]
 
 
+def test_a_frame_rate_of_one_an_hour_is_shown_for_one_frame(tmp_path):
+    path = tmp_path / "a.y4m"
+    path.write_bytes(b"YUV4MPEG2 W64 H48 F1:3600 C420\nFRAME\n" + bytes(64 * 48 * 3 // 2))
+    assert watch(path) == [(48, 64, 3)]
+
+
 def test_sound_that_begins_hours_late_is_refused(tmp_path):
     path = hostile_media.sound_hours_late(tmp_path)
     for read in (read_audio, read_mono_16k):
@@ -74,9 +83,25 @@ def test_sound_of_one_sample_a_second_is_refused(tmp_path):
         assert refusal(read, path).startswith("sound at 1 Hz")
 
 
-@pytest.mark.parametrize("make", [hostile_media.huge_mjpeg, hostile_media.large_frames])
+def test_long_silence_of_many_channels_is_read_in_little_memory(tmp_path):
+    path = hostile_media.silence_bomb(tmp_path, packets=1_000)
+    assert path.stat().st_size < 100_000
+    tracemalloc.start()
+    try:
+        heard = read_mono_16k(path)
+        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+    finally:
+        tracemalloc.stop()
+    # In the file there are eight channels, of twelve times as many samples.
+    assert 8 * 12 * heard.nbytes > 1.5 * MOST_BYTES and not heard.any()
+
+
+@pytest.mark.parametrize(
+    "make", [hostile_media.huge_mjpeg, hostile_media.huge_y4m, hostile_media.large_frames]
+)
 def test_huge_pictures_are_refused(make, tmp_path):
-    assert re.match(r"pictures of \d+ x \d+|the picture cannot be", refusal(watch, make(tmp_path)))
+    reasons = r"pictures of \d+ x \d+|the picture cannot be|not an audio or video file"
+    assert re.match(reasons, refusal(watch, make(tmp_path)))
 
 
 def test_stretched_pixels_make_no_large_picture(tmp_path):
@@ -119,6 +144,46 @@ def test_sound_that_changes_its_rate_is_told(tmp_path):
     path = tmp_path / "both.mp3"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     assert re.match(r"the sound (changes its format|cannot be)", refusal(read_audio, path))
+
+
+class Short:
+    """An open file whose packets and frames are more than there is memory for."""
+
+    def __init__(self, container):
+        self._container = container
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._container.close()
+
+    def __getattr__(self, name):
+        return getattr(self._container, name)
+
+    def demux(self):
+        raise av.error.MemoryError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    def decode(self, stream):
+        self.demux()
+
+
+@pytest.mark.parametrize("read", [watch, read_audio, read_mono_16k, probe])
+def test_a_lack_of_memory_is_not_held_against_a_file(read, tmp_path, monkeypatch):
+    path = hostile_media.write_clip(tmp_path / "a.mkv")
+    read(path)
+    opened = av.open
+
+    def short(*args, **named):
+        return Short(opened(*args, **named))
+
+    def shorter(*args, **named):
+        raise av.error.MemoryError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    for way in (short, shorter):
+        monkeypatch.setattr(av, "open", way)
+        with pytest.raises(OutOfMemory, match=r"a\.mkv: not enough memory to read it"):
+            read(path)
 
 
 def test_archives_are_no_films(tmp_path):

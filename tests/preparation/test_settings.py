@@ -41,6 +41,7 @@ def test_fields_are_changed_by_name():
         ("splits.by=speakers", "give one of auto, speaker, clip"),
         ("splits.test=7.0", "give 0 to 1"),
         ("quality.blur=1e999", "give 0 or more"),
+        ("probe.largest_pixels=36000001", "give 1 to 36000000"),
     ],
 )
 def test_mistakes_are_told(change, message):

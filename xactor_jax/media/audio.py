@@ -13,7 +13,7 @@ import soxr
 from jaxtyping import Float32
 
 from xactor_jax.data.shards import SAMPLE_RATE, SAMPLES_PER_FRAME
-from xactor_jax.errors import InputError
+from xactor_jax.errors import InputError, OutOfMemory
 
 # Time stamps of old containers jitter by a packet. A gap longer than this is missing sound, and
 # sound that comes earlier by more than this was there before, up to where a clock began anew.
@@ -120,7 +120,7 @@ def _sound_of(
         try:
             yield container, stream
         except av.FFmpegError as error:
-            raise InputError(f"{path}: the sound cannot be decoded ({error.strerror})") from None
+            raise unreadable(path, "the sound cannot be decoded", error) from None
 
 
 def has_sound(path: str | os.PathLike) -> bool:
@@ -144,6 +144,7 @@ def open_media(path: Path) -> av.container.InputContainer:
 
     Raises:
       InputError: it is missing, a folder, or no audio or video file.
+      OutOfMemory: there is too little memory to tell.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -152,8 +153,21 @@ def open_media(path: Path) -> av.container.InputContainer:
         return av.open(f"file:{path}", metadata_errors="replace", options=_OPTIONS)
     except PermissionError:
         raise InputError(f"{path}: may not be read; change its permissions") from None
+    except MemoryError:
+        raise _out_of_memory(path) from None
     except (av.FFmpegError, ValueError):
         raise InputError(f"{path}: not an audio or video file that FFmpeg can read") from None
+
+
+def unreadable(path: Path, what: str, error: av.FFmpegError) -> InputError:
+    """The error to raise for one of FFmpeg: a lack of memory is no fault of the file."""
+    if isinstance(error, MemoryError):
+        return _out_of_memory(path)
+    return InputError(f"{path}: {what} ({error.strerror})")
+
+
+def _out_of_memory(path: Path) -> OutOfMemory:
+    return OutOfMemory(f"{path}: not enough memory to read it; run again with more")
 
 
 def start_of(container: av.container.InputContainer) -> float:

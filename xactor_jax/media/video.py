@@ -24,6 +24,7 @@ from xactor_jax.media.audio import (
     MOST_SPREAD,
     open_media,
     start_of,
+    unreadable,
 )
 
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
@@ -68,7 +69,7 @@ def read_video(
                 yield _upright(frame, stream.sample_aspect_ratio, longest_side)
                 empty = False
         except av.FFmpegError as error:
-            raise InputError(f"{path}: the picture cannot be decoded ({error.strerror})") from None
+            raise unreadable(path, "the picture cannot be decoded", error) from None
         if empty:
             raise InputError(f"{path}: no picture in this file; give a video")
 

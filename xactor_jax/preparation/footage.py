@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from xactor_jax import recipes
-from xactor_jax.errors import InputError
+from xactor_jax.errors import InputError, OutOfMemory
 from xactor_jax.media.audio import open_media
 from xactor_jax.preparation.settings import Settings
 from xactor_jax.recipes.listed import Listed
@@ -46,6 +46,21 @@ class Footage:
     def between(self) -> tuple[float, float | None]:
         """Where in the file it lies, in seconds."""
         return (self.listed.start_seconds, self.listed.end_seconds) if self.listed else (0.0, None)
+
+    def is_film(self) -> bool:
+        """Whether it is one by its name, or a recipe says so; else it is opened to see.
+
+        Raises OutOfMemory where there is too little to tell.
+        """
+        if self.listed or _suffix(self.name) in _VIDEO.split():
+            return True  # also where it is broken: it is told then
+        try:
+            with open_media(self.path) as container:
+                return bool(container.streams.video and container.streams.audio)
+        except OutOfMemory:
+            raise
+        except InputError:
+            return False
 
     @property
     def licence(self) -> str:
@@ -92,11 +107,13 @@ def _hash(text: str) -> str:
 def find_footage(folder: Path, recipe: str = "") -> list[Footage]:
     """All files under a folder that may be videos with sound, in order of their names.
 
+    None is opened: whether those of unknown names are films, `is_film` of each can tell.
+
     Args:
       recipe: of the data set that the folder holds; its clips then, in their order.
 
     Raises:
-      InputError: the folder is missing or holds no video with sound.
+      InputError: the folder is missing or holds no such file.
     """
     if recipe:
         return [Footage(folder, clip.name, clip) for clip in recipes.find_clips(recipe, folder)]
@@ -107,21 +124,17 @@ def find_footage(folder: Path, recipe: str = "") -> list[Footage]:
         Footage(folder, path.relative_to(folder).as_posix())
         for path in paths
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and _may_be_video(path)
+        and _suffix(path.name) not in _NO_VIDEO.split()
     ]
     if not found:
-        raise InputError(f"{folder}: no video in this folder; give the folder with your clips")
+        raise no_footage(folder)
     return found
 
 
-def _may_be_video(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    if suffix in _VIDEO.split():
-        return True  # also where it is broken: it is told then
-    if suffix in _NO_VIDEO.split():
-        return False
-    try:
-        with open_media(path) as container:
-            return bool(container.streams.video and container.streams.audio)
-    except InputError:
-        return False
+def no_footage(folder: Path) -> InputError:
+    """The error to raise for a folder without films."""
+    return InputError(f"{folder}: no video in this folder; give the folder with your clips")
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix.lower()

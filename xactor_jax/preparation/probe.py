@@ -12,45 +12,23 @@ import numpy as np
 from av.stream import Disposition
 
 from xactor_jax.errors import InputError
-from xactor_jax.media.audio import open_media
+from xactor_jax.media.audio import open_media, unreadable
 from xactor_jax.preparation.settings import Probe
 
-# Transfer characteristics of ITU-T H.273: PQ needs tone mapping, HLG is made to be seen without.
-_TRANSFERS = {16: "PQ", 18: "HLG"}
-_STEADY = 0.1  # share of packets whose duration may differ from the median by half, or more
-
-
-@dataclasses.dataclass(frozen=True)
-class AudioTrack:
-    """One track of sound."""
-
-    codec: str
-    rate: int
-    channels: int
-    language: str
-    default: bool
+# A transfer characteristic of ITU-T H.273 that needs tone mapping; HLG is made to be seen without.
+_PQ = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-    """The picture and the tracks of sound of a file; times in seconds."""
+    """The picture and the sound of a file; times in seconds."""
 
-    codec: str
     height: int
     width: int
-    pixel_format: str
-    transfer: str  # "PQ" and "HLG" are high dynamic range
-    frames: int
-    frame_rate: float
-    steady: bool  # whether frames come at equal intervals
+    pq: bool  # high dynamic range that comes out grey
     picture_seconds: float
     sound_seconds: float  # the longest of the tracks
-    tracks: tuple[AudioTrack, ...]
-
-    @property
-    def track(self) -> int:
-        """The track to use: the first that is marked as the default, or the first."""
-        return next((i for i, track in enumerate(self.tracks) if track.default), 0)
+    track: int  # of sound, to use: the first that is marked as the default, or the first
 
 
 def probe(path: str | os.PathLike) -> Contents:
@@ -70,25 +48,19 @@ def probe(path: str | os.PathLike) -> Contents:
         try:
             times, ends = _times(container, video)
         except av.FFmpegError as error:
-            raise InputError(f"{path}: the file is damaged ({error.strerror})") from None
+            raise unreadable(path, "the file is damaged", error) from None
         if not times:
             raise InputError(f"{path}: no picture in this file; give a video")
-        steps = np.diff(np.sort(times))
-        step = float(np.median(steps)) if len(steps) else 0.04
-        uneven = np.mean(np.abs(steps - step) > 0.5 * step) if len(steps) else 0.0
+        step = float(np.median(np.diff(np.sort(times)))) if len(times) > 1 else 0.04
         context = video.codec_context
+        defaults = [bool(s.disposition & Disposition.default) for s in container.streams.audio]
         return Contents(
-            codec=context.name,
             height=context.height,
             width=context.width,
-            pixel_format=context.pix_fmt or "",
-            transfer=_TRANSFERS.get(int(context.color_trc or 0), ""),
-            frames=len(times),
-            frame_rate=1 / step if step > 0 else 0.0,
-            steady=bool(uneven <= _STEADY),
+            pq=context.color_trc == _PQ,
             picture_seconds=max(times) - min(times) + step,
             sound_seconds=max(ends, default=0.0),
-            tracks=tuple(_track(stream) for stream in container.streams.audio),
+            track=defaults.index(True) if any(defaults) else 0,
         )
 
 
@@ -96,7 +68,7 @@ def refusal(contents: Contents, settings: Probe) -> str:
     """Why a file cannot be used, or nothing."""
     if contents.height * contents.width > settings.largest_pixels:
         return f"pictures of {contents.width} x {contents.height} pixels; reduce them first"
-    if settings.hdr and contents.transfer == "PQ":
+    if settings.hdr and contents.pq:
         return "high dynamic range (PQ); convert it to BT.709 first"
     apart = abs(contents.picture_seconds - contents.sound_seconds)
     if apart > settings.mismatch_seconds:
@@ -125,13 +97,3 @@ def _times(container, video: av.VideoStream) -> tuple[list[float], list[float]]:
             first.setdefault(index, time)
             last[index] = max(last.get(index, time), time + length)
     return times, [last[index] - first[index] for index in last]
-
-
-def _track(stream: av.AudioStream) -> AudioTrack:
-    return AudioTrack(
-        codec=stream.codec_context.name,
-        rate=stream.rate or 0,
-        channels=stream.channels,
-        language=stream.language or "",
-        default=bool(stream.disposition & Disposition.default),
-    )

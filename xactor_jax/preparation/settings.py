@@ -14,6 +14,7 @@ from typing import Any
 
 from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.errors import InputError
+from xactor_jax.media.audio import MOST_PIXELS
 
 
 def _within(default: float, least: float, most: float = math.inf) -> Any:
@@ -32,7 +33,7 @@ class Probe:
 
     hdr: bool = True  # refuse pictures in PQ, which would come out grey
     longest_side: int = _within(1920, 64, 8192)  # pixels; larger pictures are reduced
-    largest_pixels: int = _within(8192 * 8192, 1)  # refuse frames that claim more
+    largest_pixels: int = _within(MOST_PIXELS, 1, MOST_PIXELS)  # refuse pictures that have more
     mismatch_seconds: float = _within(2.0, 0)  # refuse sound and picture that differ more in length
 
 
@@ -92,6 +93,11 @@ class Sync:
     margin: float = _within(0.08, 0, 2)  # of that peak above the rest, for the offset to be sure
     smallest: int = _within(2, 0)  # offsets from this many frames on are mended
     unsure: bool = True  # refuse clips whose offset is not sure
+
+
+def fewest_frames(most: int) -> int:
+    """How many frames it takes to look for an offset of up to `most` frames to either side."""
+    return 2 * most + 50  # ten in each of the five folds of sync.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,12 +232,10 @@ def _check(value: Any, allowed: Mapping[str, Any]) -> None:
         return
     least, most = allowed["least"], allowed["most"]
     if not (math.isfinite(value) and least <= value <= most):
-        raise ValueError(f"give {least:g} " + (f"to {most:g}" if most < math.inf else "or more"))
+        raise ValueError(f"give {least:g} " + (f"to {most:.9g}" if most < math.inf else "or more"))
 
 
 def _check_together(settings: Settings) -> None:
-    from xactor_jax.preparation.sync import fewest_frames  # which imports this module
-
     least = fewest_frames(settings.sync.most) / FRAME_RATE
     if settings.sync.enabled and settings.sync.shortest_seconds < least:
         raise InputError(

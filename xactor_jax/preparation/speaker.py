@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from xactor_jax.data.shards import SAMPLES_PER_FRAME
-from xactor_jax.preparation.settings import Speaker
-from xactor_jax.preparation.sync import agreement, fewest_frames
+from xactor_jax.preparation.settings import Speaker, fewest_frames
+from xactor_jax.preparation.sync import agreement
 
 # Who is seen for less of a face's time than this may be heard in little of it, and is ignored.
 _LEAST_SHARED = 1 / 3

@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from xactor_jax.data.shards import EMOTIONS, SAMPLES_PER_FRAME, Clip
-from xactor_jax.errors import InputError
+from xactor_jax.errors import InputError, OutOfMemory
 from xactor_jax.preparation.clips import Prepared, Refused
 from xactor_jax.preparation.footage import Footage
 from xactor_jax.preparation.settings import Settings
@@ -107,13 +107,16 @@ class Staging:
                 clips.append(_clip_row(result) | stored)
         except InputError as error:
             reason = str(error).removeprefix(f"{footage.path}: ")
-            refused.append(_refused_row(Refused(reason)))
+            again = isinstance(error, OutOfMemory)
+            refused.append(_refused_row(Refused(reason, again=again)))
         except _FILE_ERRORS as error:
             again = _lacks_memory(error)
             reason = f"cannot be prepared ({type(error).__name__}: {error})"
             reason += "; run again with more memory" if again else ""
             refused.append(_refused_row(Refused(reason, again=again)))
-        done = {"checksum": _checksum(footage.path), "clips": clips, "refused": refused}
+        # What is no film may be large, and no row asks for its checksum.
+        checksum = _checksum(footage.path) if clips or refused else ""
+        done = {"checksum": checksum, "clips": clips, "refused": refused}
         text = json.dumps(done).encode()
         _write(outcome, lambda out: out.write(text))
         now = outcome.stat().st_mtime  # of the disk, which may not go by this machine's clock

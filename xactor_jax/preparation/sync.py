@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from xactor_jax.data.shards import SAMPLE_RATE, SAMPLES_PER_FRAME
 from xactor_jax.evaluation.curves import correlation, correlation_at_lags, without_trend
 from xactor_jax.media.faces import cut_view
-from xactor_jax.preparation.settings import Sync
+from xactor_jax.preparation.settings import Sync, fewest_frames
 
 # The lower half of the face, in sides of the head box from its centre, and the pixels it has.
 MOUTH_BELOW, MOUTH_HEIGHT, MOUTH_WIDTH = 0.25, 0.5, 0.75
@@ -73,11 +73,6 @@ def agreement(
     loudness = log_loudness(audio)
     plain = correlation_at_lags(without_trend(lips), without_trend(loudness), most)
     return plain + _learnt_agreement(_components(mouth), _bands(audio), most)
-
-
-def fewest_frames(most: int) -> int:
-    """How many frames `agreement` needs for lags of up to `most`."""
-    return 2 * most + 10 * _FOLDS
 
 
 def log_loudness(audio: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " t"]:

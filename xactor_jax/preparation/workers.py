@@ -15,9 +15,10 @@ from multiprocessing.process import BaseProcess
 
 import cv2
 
-from xactor_jax.preparation.clips import Refused, prepare_file
+from xactor_jax.preparation.clips import Prepared, Refused, prepare_file
 from xactor_jax.preparation.detectors import open_detector
 from xactor_jax.preparation.footage import Footage
+from xactor_jax.preparation.settings import Settings
 from xactor_jax.preparation.staging import Staging
 
 # A process can also be ended from outside, such as for memory that another one took.
@@ -29,14 +30,20 @@ _TOO_LONG = "not done in {hours:g} h; run again with --set=work.hours={more:g}"
 def stage(footage: Footage, staging: Staging) -> None:
     """Prepare one file and keep what becomes of it, unless that is done; safe to interrupt.
 
+    Of a file that turns out to be no film, nothing is kept but that.
+
     Raises InputError where the detector cannot be opened, which no file is to blame for.
     """
     if staging.outcome(footage) is None:
         open_detector(staging.settings.faces.detector)
-        results = prepare_file(
-            footage.path, footage.name, footage.identity, staging.settings, footage.between
+        staging.keep(footage, _results(footage, staging.settings))
+
+
+def _results(footage: Footage, settings: Settings) -> Iterator[Prepared | Refused]:
+    if footage.is_film():
+        yield from prepare_file(
+            footage.path, footage.name, footage.identity, settings, footage.between
         )
-        staging.keep(footage, results)
 
 
 def stage_all(todo: list[Footage], staging: Staging, jobs: int) -> Iterator[Footage]:
