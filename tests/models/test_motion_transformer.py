@@ -154,6 +154,20 @@ def test_a_dropped_reference_is_not_seen(forward):
     assert np.abs(seen.output - dropped.output).max() > 1e-2
 
 
+def test_a_level_for_each_chunk_is_that_of_all_its_frames(network):
+    def run(network, level):
+        positions, heard, seen = np.arange(TOKENS)[None], BAND[None], np.ones(1, bool)
+        inputs = (INPUTS.z[None], level, positions, EVERYTHING[None], INPUTS.audio[None])
+        return network(*inputs, heard, INPUTS.reference[None], seen)
+
+    of_chunks = INPUTS.level[None, ::CHUNK]
+    of_frames = np.repeat(of_chunks, CHUNK, axis=1)
+    found, expected = (compiled(run, network)(level) for level in (of_chunks, of_frames))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    moved = compiled(run, network)(np.roll(of_chunks, 1))
+    assert np.abs(moved - expected).max() > 1e-3
+
+
 def test_only_distances_in_time_matter(forward):
     here = forward().output
     # fp32 angles of up to 111 are known to 1e-5.
