@@ -53,6 +53,7 @@ def get_config(size: str = "full") -> ConfigDict:
             "staircase": 0.25,
             "independent": 0.25,
             "in_flight": 2,
+            "shift": 1.0,
             "history_level": 0.05,
             "noised_history": 0.5,
             "drop_history": 0.05,

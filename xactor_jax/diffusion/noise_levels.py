@@ -42,6 +42,15 @@ def logit_normal(
     return jax.nn.sigmoid(mean + deviation * jax.random.normal(key, shape))
 
 
+def shifted(levels: Float[Array, "*n"], shift: float) -> Float[Array, "*n"]:
+    """Levels moved towards noise, s σ / (1 + (s - 1) σ), or away from it where s is below 1.
+
+    What a chunk will be as a whole, such as its emotion, is settled at the highest levels: below
+    them the noisy latents show it. Equation 23 of Esser et al., arXiv 2403.03206.
+    """
+    return shift * levels / (1 + (shift - 1) * levels)
+
+
 def independent(key: PRNGKeyArray, batch: int, chunks: int) -> Float[Array, "b chunks"]:
     """Levels that know nothing of each other."""
     return jax.random.uniform(key, (batch, chunks))
@@ -105,6 +114,7 @@ class Forcing:
     staircase: float = 0.25
     in_flight: int = 2  # A of the staircase
     prefix_level: float = 0.05
+    shift: float = 1.0  # over 1: more noise under clean history and in independent levels
     history_level: float = 0.05  # the clean copy's label is U(0, history_level)
     noised_history: float = 0.5  # share of items whose clean copy really carries that noise
     drop_history: float = 0.05  # share of items under clean history that see none (guidance)
@@ -112,6 +122,8 @@ class Forcing:
     def __post_init__(self):
         if min(self.shares) < 0 or not any(self.shares):
             raise ValueError(f"shares must not be negative nor all zero: {self.shares}")
+        if self.shift <= 0:
+            raise ValueError(f"shift={self.shift} must be above 0")
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -127,7 +139,7 @@ class Forcing:
         """Draw the levels of `batch` sequences of `chunks` chunks of `chunk` frames."""
         kind_key, history_key, noised_key, drop_key, *keys = jax.random.split(key, 9)
         kind = jax.random.categorical(kind_key, jnp.log(jnp.asarray(self.shares)), shape=(batch,))
-        free = independent(keys[0], batch, chunks)
+        free = shifted(independent(keys[0], batch, chunks), self.shift)
         by_chunk = {
             "clean_history": free,
             "independent": free,
@@ -136,7 +148,7 @@ class Forcing:
             "staircase": staircase(keys[3], batch, chunks, self.in_flight),
         }
         drawn = {way: jnp.repeat(levels, chunk, axis=1) for way, levels in by_chunk.items()}
-        drawn["per_frame"] = independent(keys[4], batch, chunks * chunk)
+        drawn["per_frame"] = shifted(independent(keys[4], batch, chunks * chunk), self.shift)
         noisy = jnp.stack([drawn[way] for way in WAYS])[kind, jnp.arange(batch)]
 
         label = self.history_level * jax.random.uniform(history_key, (batch, 1))
