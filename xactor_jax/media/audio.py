@@ -159,8 +159,11 @@ def has_sound(path: str | os.PathLike) -> bool:
             return True  # but damaged: `read_audio` says so
 
 
-def open_media(path: Path) -> av.container.InputContainer:
+def open_media(path: Path, *, decoders: bool = True) -> av.container.InputContainer:
     """Open a file for decoding.
+
+    Args:
+      decoders: without them nothing is known but what the file's header says.
 
     Raises:
       InputError: it is missing, a folder, or no audio or video file.
@@ -168,9 +171,10 @@ def open_media(path: Path) -> av.container.InputContainer:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    options = _OPTIONS if decoders else _OPTIONS | {"codec_whitelist": "none"}
     try:
         # With its protocol, a name such as "concat:a" is a name and nothing else.
-        return av.open(f"file:{path}", metadata_errors="replace", options=_OPTIONS)
+        return av.open(f"file:{path}", metadata_errors="replace", options=options)
     except PermissionError:
         raise InputError(f"{path}: may not be read; change its permissions") from None
     except MemoryError:

@@ -60,8 +60,9 @@ def read_video(
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise InputError(f"{path}: a picture in a form that FFmpeg does not know; convert it")
-        if stream.width * stream.height > MOST_PIXELS:
-            raise InputError(f"{path}: pictures of {stream.width} x {stream.height}; reduce them")
+        width, height = picture_size(path, stream)
+        if width * height > MOST_PIXELS:
+            raise InputError(f"{path}: pictures of {width} x {height}; reduce them")
         try:
             empty = True
             frames = _resampled(_timed(container, path))
@@ -73,6 +74,16 @@ def read_video(
             raise unreadable(path, "the picture cannot be decoded", error) from None
         if empty:
             raise InputError(f"{path}: no picture in this file; give a video")
+
+
+def picture_size(path: Path, stream: av.VideoStream) -> tuple[int, int]:
+    """Width and height of a file's pictures; zeros where only the pictures themselves say."""
+    if stream.width and stream.height:
+        return stream.width, stream.height
+    # Decoders forget a size that is beyond their limit.
+    with open_media(path, decoders=False) as container:
+        found = [(header.width, header.height) for header in container.streams.video]
+    return found[0] if found else (0, 0)
 
 
 def frames_expected(path: str | os.PathLike) -> int | None:
