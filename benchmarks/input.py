@@ -182,7 +182,7 @@ def indexed(clips: int, windows: int) -> dict[str, float]:
         write_index(Path(folder), "train", headers)
         del headers
         start = time.process_time()
-        examples = FaceExamples(FaceExampleConfig(folders=(folder,)), "train")
+        examples = FaceExamples(FaceExampleConfig(folders=(folder,)))
         opened = time.process_time() - start
     batches = LocalBatches(
         examples, pick(examples), batch_size=16, rows=range(16), seed=0, threads=2

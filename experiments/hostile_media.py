@@ -211,9 +211,9 @@ def huge_y4m(folder: Path) -> Path:
     return path
 
 
-def large_frames(folder: Path) -> Path:
+def large_frames(folder: Path, name: str = "large.mkv") -> Path:
     """Frames of 9000 x 9000 pixels of one colour: kilobytes that unfold to gigabytes."""
-    path = folder / "large.mkv"
+    path = folder / name
     data = cv2.imencode(".jpg", np.full((9_000, 9_000), 90, np.uint8))[1].tobytes()
     with av.open(str(path), "w") as container:
         shown: Any = container.add_stream("mjpeg", rate=25)

@@ -105,7 +105,7 @@ def judged(path: Path, spoken: bool, settings: Settings) -> str:
 def film(scene_of: np.ndarray, sound: np.ndarray, path: Path) -> None:
     """Write a scene with its sound, 16 kHz."""
     heard = sound[: len(scene_of) * SAMPLES_PER_FRAME]
-    with VideoWriter(path, scene_of.shape[1:3], audio=(heard, SAMPLE_RATE)) as video:
+    with VideoWriter(path, scene_of.shape[1:3], audio=([heard[:, None]], SAMPLE_RATE)) as video:
         for picture in scene_of:
             video.push(picture)
 

@@ -24,10 +24,10 @@ from jaxtyping import Float, UInt8
 from xactor_jax.acting import Acting
 from xactor_jax.command import Parser, run, start_up
 from xactor_jax.data.audio_features import audio_features
-from xactor_jax.data.shards import FRAME_RATE
+from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE
 from xactor_jax.data.transforms import PLAIN, driving_picture, picture_of, picture_window
 from xactor_jax.errors import InputError
-from xactor_jax.media.audio import frames_of, has_sound, read_audio, to_mono_16k
+from xactor_jax.media.audio import Sound, frames_of, has_sound, read_mono_16k
 from xactor_jax.media.driving import Driver, find_driver
 from xactor_jax.media.faces import cut_view, single_face, to_view, view_window
 from xactor_jax.media.image import read_image
@@ -40,7 +40,6 @@ from xactor_jax.timeline import Timeline, read_timeline
 from xactor_jax.xnemo import XNemoConfig
 
 _ACTING = ("audio_guidance", "emotion_guidance", "history_guidance")
-Sound = tuple[Float[np.ndarray, "samples channels"], int]  # samples and their rate in Hz
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,9 +285,8 @@ def check_sources(chosen: Namespace) -> None:
 def acted(chosen: Namespace, stopwatch: Stopwatch) -> Performance:
     """The portrait acts from speech, and lasts as long. Raises InputError for a bad file."""
     image = read_image(chosen.image)
-    samples, rate = read_audio(chosen.audio)
+    sound, speech = Sound(chosen.audio), read_mono_16k(chosen.audio)
     direction = None if chosen.direction is None else read_timeline(chosen.direction)
-    speech = to_mono_16k(samples, rate)
     count = max(frames_of(len(speech)), 1)
     renderer, sampler = open_checkpoint(chosen.checkpoint)
     check_direction(chosen, sampler)
@@ -303,15 +301,21 @@ def acted(chosen: Namespace, stopwatch: Stopwatch) -> Performance:
         stopwatch=stopwatch,
         direction=direction,
     )
-    size, seconds = renderer.config.image_size, len(samples) / rate
-    return Performance(frames, count, size, (samples, rate), seconds)
+    seconds = max(len(speech), 1) / SAMPLE_RATE
+    return Performance(frames, count, renderer.config.image_size, sound, seconds)
 
 
 def driving_sound(chosen: Namespace) -> Sound | None:
-    """What is heard with a driving video: --audio, or else its own sound where it has any."""
-    if chosen.audio is not None:
-        return read_audio(chosen.audio)
-    return read_audio(chosen.driving) if has_sound(chosen.driving) else None
+    """What is heard with a driving video: --audio, or else its own sound where it has any.
+
+    Raises InputError for a bad file.
+    """
+    if chosen.audio is None and not has_sound(chosen.driving):
+        return None
+    sound = Sound(chosen.driving if chosen.audio is None else chosen.audio)
+    for _ in sound:  # what is wrong with it is said before the face is looked for
+        pass
+    return sound
 
 
 def reenacted(chosen: Namespace, stopwatch: Stopwatch) -> Performance:
@@ -335,8 +339,7 @@ def reenacted(chosen: Namespace, stopwatch: Stopwatch) -> Performance:
     )
     seconds = len(driver) / FRAME_RATE
     if sound is not None:
-        samples, rate = sound
-        sound = samples[: round(seconds * rate)], rate
+        sound = Sound(sound.path, seconds=seconds)
     return Performance(frames, len(driver), renderer.config.image_size, sound, seconds)
 
 
@@ -348,8 +351,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     stopwatch = Stopwatch()
     made = (acted if chosen.driving is None else reenacted)(chosen, stopwatch)
+    heard = None if made.sound is None else (made.sound, made.sound.rate)
     with (
-        VideoWriter(chosen.output, made.size, FRAME_RATE, made.sound) as video,
+        VideoWriter(chosen.output, made.size, FRAME_RATE, heard) as video,
         progress("frames", made.count, "frames") as advance,
     ):
         for frame in made.frames:

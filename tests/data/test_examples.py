@@ -42,9 +42,9 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def make(folders):
-    def make(split="train", folders=folders, **changes):
+    def make(folders=folders, held_out=False, **changes):
         config = {**SMALL, "folders": folders, "augment": False, **changes}
-        return FaceExamples(FaceExampleConfig(**config), split)
+        return FaceExamples(FaceExampleConfig(**config), held_out=held_out)
 
     return make
 
@@ -209,4 +209,20 @@ def test_fixed_batches_are_fixed_and_driven_by_another(make):
 
 def test_a_split_without_clips_is_named(make):
     with pytest.raises(InputError, match="test"):
-        make("test")
+        make(held_out=True)
+
+
+@pytest.mark.parametrize(("targets", "measured"), [(8, ["b", "g"]), (9, ["d", "e", "g"])])
+def test_validation_is_measured_where_it_can_be(make, tmp_path, targets, measured):
+    """One folder's clips for validation have eight frames at most; the other has none."""
+    three = {
+        "train": [make_clip("a", "anna", 9)],
+        "validation": [make_clip("b", "ben", 8), make_clip("c", "ben", 2)],
+        "test": [make_clip("d", "cleo", 9), make_clip("e", "cleo", 9)],
+    }
+    two = {"train": [make_clip("f", "dora", 9)], "test": [make_clip("g", "emil", 9)]}
+    for name, splits in (("three", three), ("two", two)):
+        write_shards(tmp_path / name, splits)
+    folders = (str(tmp_path / "three"), str(tmp_path / "two"))
+    examples = make(folders, held_out=True, consecutive=True, targets=targets)
+    assert [examples.headers[n].clip for n in examples.segments["footage"]] == measured

@@ -71,7 +71,8 @@ def cached(folder, tmp_path):
     def tracks(folders=(folder,), split="train", crop=CROP, mel=MEL, encoder="one"):
         calls.clear()
         cache = str(tmp_path / "cache")
-        return cached_tracks(cache, encoder, folders, split, counted, crop, mel), sum(calls)
+        chosen = [(folder, split) for folder in folders]
+        return cached_tracks(cache, encoder, chosen, counted, crop, mel), sum(calls)
 
     return tracks
 
@@ -170,7 +171,7 @@ def test_what_breaks_off_leaves_no_features(folder, tmp_path):
         return encode(crops) if len(seen) < 3 else 1 / 0
 
     with pytest.raises(ZeroDivisionError):
-        cached_tracks(str(tmp_path / "cache"), "one", [folder], "train", breaking, CROP, MEL)
+        cached_tracks(str(tmp_path / "cache"), "one", [(folder, "train")], breaking, CROP, MEL)
     assert len(seen) == 3 and list((tmp_path / "cache").iterdir()) == []
 
 

@@ -23,6 +23,8 @@ from xactor_jax.media.audio import has_sound, open_media, read_audio, read_mono_
 from xactor_jax.media.image import read_image
 from xactor_jax.media.video import read_video
 from xactor_jax.preparation.probe import probe
+from xactor_jax.preparation.probe import refusal as unusable
+from xactor_jax.preparation.settings import Probe
 
 # What a frame, a second of sound and the libraries need; the files claim gigabytes.
 MOST_BYTES = 300e6
@@ -96,12 +98,20 @@ def test_long_silence_of_many_channels_is_read_in_little_memory(tmp_path):
     assert 8 * 12 * heard.nbytes > 1.5 * MOST_BYTES and not heard.any()
 
 
-@pytest.mark.parametrize(
-    "make", [hostile_media.huge_mjpeg, hostile_media.huge_y4m, hostile_media.large_frames]
-)
+@pytest.mark.parametrize("make", [hostile_media.huge_mjpeg, hostile_media.huge_y4m])
 def test_huge_pictures_are_refused(make, tmp_path):
     reasons = r"pictures of \d+ x \d+|the picture cannot be|not an audio or video file"
     assert re.match(reasons, refusal(watch, make(tmp_path)))
+
+
+@pytest.mark.parametrize("container", ["mkv", "avi", "mov"])
+def test_pictures_of_which_the_header_says_that_they_are_huge_are_to_be_reduced(
+    container, tmp_path
+):
+    path = hostile_media.large_frames(tmp_path, f"large.{container}")
+    assert refusal(watch, path) == "pictures of 9000 x 9000; reduce them"
+    reason = unusable(probe(path), Probe())
+    assert reason == "pictures of 9000 x 9000 pixels; reduce them first"
 
 
 def test_stretched_pixels_make_no_large_picture(tmp_path):

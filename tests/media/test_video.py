@@ -87,15 +87,16 @@ def click(rate: int, seconds: float, at: float, channels: int) -> np.ndarray:
     time = np.arange(round(seconds * rate)) / rate - at
     burst = 0.8 * np.cos(2 * np.pi * 1000 * time) * np.exp(-((time / 0.005) ** 2))
     mono = burst.astype(np.float32)
-    return mono if channels == 1 else np.stack([mono, 0.5 * mono], axis=1)
+    return np.stack([mono, 0.5 * mono], axis=1)[:, :channels]
 
 
 @pytest.mark.parametrize(
-    ("rate", "channels"), [(8000, 1), (16_000, 1), (44_100, 2), (48_000, 1), (22_000, 2)]
+    ("rate", "channels"),
+    [(8000, 1), (16_000, 1), (44_100, 2), (48_000, 1), (22_000, 2), (22_000, 1)],
 )
 def test_frames_and_sound_come_back_in_place(tmp_path, rate, channels):
     path = tmp_path / "out.mp4"
-    write(path, 50, (click(rate, 2.0, 1.25, channels), rate))
+    write(path, 50, ([click(rate, 2.0, 1.25, channels)], rate))
     frames = list(read_video(path))
     assert len(frames) == 50
     for t in (0, 20, 49):
@@ -113,7 +114,7 @@ def test_frames_and_sound_come_back_in_place(tmp_path, rate, channels):
 
 def test_sound_and_picture_lie_side_by_side_in_the_file(tmp_path):
     path = tmp_path / "out.mp4"
-    write(path, 150, (click(16_000, 6.0, 3.0, 1), 16_000))
+    write(path, 150, ([click(16_000, 6.0, 3.0, 1)], 16_000))
     clock = {"audio": 0.0, "video": 0.0}
     with av.open(str(path)) as container:
         for packet in container.demux():
@@ -123,11 +124,39 @@ def test_sound_and_picture_lie_side_by_side_in_the_file(tmp_path):
                 assert abs(clock["audio"] - clock["video"]) < 1.2
 
 
+def test_sound_is_asked_for_as_the_frames_come(tmp_path):
+    asked = []
+
+    def blocks():
+        for n in range(100):
+            asked.append(n)
+            yield np.zeros((640, 1), np.float32)  # a frame's
+
+    with VideoWriter(tmp_path / "out.mp4", 64, audio=(blocks(), 16_000)) as video:
+        for count in range(1, 11):
+            video.push(np.zeros((64, 64, 3), np.uint8))
+            assert count <= len(asked) <= count + 2  # the codec's blocks are longer
+    assert len(asked) == 100
+    assert len(read_audio(tmp_path / "out.mp4")[0]) >= 64_000
+
+
+@pytest.mark.parametrize("good", [0, 10, 49])
+def test_sound_that_breaks_off_leaves_no_file(tmp_path, good):
+    def blocks():
+        yield from [np.zeros((640, 1), np.float32)] * good
+        raise InputError("speech.wav: the sound cannot be decoded")
+
+    with pytest.raises(InputError, match=r"speech\.wav"):
+        write(tmp_path / "out.mp4", 25, (blocks(), 16_000))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_same_content_is_the_same_file(tmp_path):
-    audio = click(16_000, 1.0, 0.5, 1), 16_000
-    write(tmp_path / "a.mp4", 25, audio)
-    write(tmp_path / "b.mp4", 25, audio)
-    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    sound, rate = click(16_000, 1.0, 0.5, 1), 16_000
+    for name, cuts in (("a", []), ("b", []), ("c", [1, 1000, 1025, 9000])):  # in pieces, too
+        write(tmp_path / f"{name}.mp4", 25, (np.split(sound, cuts), rate))
+    one, *others = [(tmp_path / f"{name}.mp4").read_bytes() for name in "abc"]
+    assert others == [one, one]
 
 
 def test_what_was_in_memory_does_not_change_the_file(tmp_path):

@@ -157,6 +157,25 @@ def test_held_out_clips_are_needed(config, tmp_path, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
+    ("validation", "measured"), [([1, 2], ["clip1", "clip2"]), ([1], ["clip2", "clip3"])]
+)
+def test_validation_is_measured_where_voices_can_be_compared(
+    validation, measured, tmp_path, tmp_path_factory
+):
+    folder, renderer = tmp_path / "clips", renderer_file(tmp_path_factory)
+    parts = [open_shards(clips(tmp_path_factory)[0], split) for split in ("train", "test")]
+    every = [part[i] for part in parts for i in range(2)]
+    splits = {"train": [0], "validation": validation, "test": range(1 + len(validation), 4)}
+    write_shards(folder, {name: [every[n] for n in chosen] for name, chosen in splits.items()})
+    add_features(folder, str(renderer))
+    told = {"data.folders": (str(folder),), "data.cache": str(tmp_path / "cache")}
+    told |= {"mel.bands": 40, "mel.hops": 4}
+    task = make_task(motion_config(tmp_path_factory, renderer, **told))
+    assert [track.clip for track in task.held_out] == measured
+    assert not (tmp_path / "cache").exists()  # the features beside the shards are of each split
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"motion.context": 22}, "context=22: use a multiple of chunk=5"),

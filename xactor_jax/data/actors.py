@@ -29,7 +29,7 @@ import numpy as np
 from xactor_jax.command import Parser, run
 from xactor_jax.data.actor_speech import SAMPLE_RATE, Voice, choose_voice, speaker
 from xactor_jax.data.facekit import EXPRESSIONS, load_facekit
-from xactor_jax.data.shards import SPLITS, Clip, encode_frame, write_shards
+from xactor_jax.data.shards import Clip, encode_frame, write_shards
 from xactor_jax.errors import InputError
 from xactor_jax.progress import progress
 
@@ -37,6 +37,7 @@ _TEXT = (
     "Hello. I have never stood in front of a camera before. But give me a voice and a moment, "
     "and maybe you will believe every word."
 )
+SPLITS = ("train", "test")
 _IDENTITY, _VOICE, _CAST = 101, 102, 103  # keep the streams of random numbers apart
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from xactor_jax.data.facekit import EXPRESSIONS
-from xactor_jax.data.shards import Clip, decode_frames, open_shards
+from xactor_jax.data.shards import Clip, decode_frames, held_out_split, open_shards
 from xactor_jax.data.transforms import (
     PLAIN,
     Augmentation,
@@ -61,14 +61,23 @@ class FaceExampleConfig:
 
 
 class FaceExamples:
-    """Random access to one split: `[i]` is a small index, `load` reads and cuts it."""
+    """Random access to clips: `[i]` is a small index, `load` reads and cuts it.
 
-    def __init__(self, config: FaceExampleConfig, split: str):
+    Args:
+      held_out: the clips that a training is measured on, not those that it learns from.
+
+    Raises InputError where there are none.
+    """
+
+    def __init__(self, config: FaceExampleConfig, *, held_out: bool = False):
         self.config = config
-        self.shards = [open_shards(folder, split) for folder in config.folders]
+        shortest = config.targets if config.consecutive else 1
+        self.shards = [
+            open_shards(folder, held_out_split(folder, shortest) if held_out else "train")
+            for folder in config.folders
+        ]
         self.places = [(s, i) for s, shard in enumerate(self.shards) for i in range(len(shard))]
         headers = [self.shards[s].header(i) for s, i in self.places]
-        shortest = config.targets if config.consecutive else 1
         self.segments = {
             source: [
                 n
@@ -78,6 +87,7 @@ class FaceExamples:
             for source in SOURCES
         }
         if not any(self.segments.values()):
+            split = "test" if held_out else "train"
             raise InputError(f"{', '.join(config.folders)}: no clips in split {split!r}")
         self.windows = MixedWindows(
             self.segments,

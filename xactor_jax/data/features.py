@@ -15,7 +15,7 @@ from pathlib import Path
 from xactor_jax.command import Parser, run, start_up
 from xactor_jax.data.audio_features import Hearing, MelConfig
 from xactor_jax.data.latents import features_folder, provenance, write_features
-from xactor_jax.data.shards import SPLITS
+from xactor_jax.data.shards import splits_of
 from xactor_jax.data.speech_features import SpeechModel
 from xactor_jax.release import renderer_at
 
@@ -32,7 +32,7 @@ def add_features(folder: Path, renderer: str, wav2vec2: str = "") -> None:
     model = renderer_at(renderer)
     hearing: Hearing = SpeechModel(Path(wav2vec2)) if wav2vec2 else MelConfig()
     size = model.config.encoder.image_size
-    for split in SPLITS:
+    for split in splits_of(folder):
         made_by = provenance(folder, split, model.encoder, size, hearing)
         place = features_folder(folder, split)
         write_features(folder, split, place, made_by, model.encode, size, hearing)

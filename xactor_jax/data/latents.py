@@ -122,22 +122,22 @@ def write_features(
 def cached_tracks(
     cache: str,
     encoder: str,
-    folders: Sequence[str],
-    split: str,
+    chosen: Sequence[tuple[str, str]],
     encode: Encode,
     crop_size: int,
     hearing: Hearing,
 ) -> Tracks:
-    """Tracks of all folders: those beside the shards, or encoded once and kept in `cache`.
+    """Tracks of folders' splits: those beside the shards, or encoded once and kept in `cache`.
 
     Args:
       encoder: what tells this encoder's weights from others.
+      chosen: folders, each with the split that is wanted of it.
 
     Raises InputError where features lie beside the shards that another encoder, other ears or
     other shards have made.
     """
     places = []
-    for folder in folders:
+    for folder, split in chosen:
         wanted = provenance(Path(folder), split, encoder, crop_size, hearing)
         place = features_folder(folder, split)
         if place.is_dir():

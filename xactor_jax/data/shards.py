@@ -20,13 +20,13 @@ from typing import Any
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 from jaxtyping import Float16, Float32, Int8, Int16, UInt8
 from tensorflow_datasets.core.sequential_writer import SequentialWriter
 
 from xactor_jax.errors import InputError
 
 EMOTIONS = ("neutral", "happy", "sad", "angry", "surprised")
-SPLITS = ("train", "test")
 FRAME_RATE = 25
 SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
@@ -223,7 +223,11 @@ def _header(clip: Clip) -> Header:
 def write_index(folder: Path, split: str, headers: Sequence[Header]) -> None:
     """Write what `open_shards` reads of a split: its segments, without their records."""
     rows = [dataclasses.astuple(header) for header in headers]
-    (folder / f"index-{split}.json").write_text(json.dumps(rows))
+    _index(folder, split).write_text(json.dumps(rows))
+
+
+def _index(folder: Path, split: str) -> Path:
+    return folder / f"index-{split}.json"
 
 
 class Shards:
@@ -276,15 +280,43 @@ def open_shards(folder: str | os.PathLike, split: str) -> Shards:
       InputError: `folder` holds no shards, or not this split.
     """
     folder = Path(folder)
+    if split not in splits_of(folder):
+        raise InputError(f"{folder}: no split {split!r}; prepare the clips again")
+    rows = json.loads(_index(folder, split).read_text())
+    return Shards(folder, split, [Header(*row) for row in rows])
+
+
+def splits_of(folder: str | os.PathLike) -> list[str]:
+    """The splits of the shards in `folder`, also those without clips.
+
+    Raises InputError where it holds no shards.
+    """
+    folder = Path(folder)
     if not (folder / "dataset_info.json").is_file():
         raise InputError(
             f"{folder}: no clips here; write some with python -m xactor_jax.prepare, "
             "or actors with python -m xactor_jax.data.actors"
         )
-    index = folder / f"index-{split}.json"
-    if not index.is_file():
-        raise InputError(f"{folder}: no split {split!r}; prepare the clips again")
-    return Shards(folder, split, [Header(*row) for row in json.loads(index.read_text())])
+    return sorted(index.stem.removeprefix("index-") for index in folder.glob("index-*.json"))
+
+
+def held_out_split(folder: str | os.PathLike, frames: int = 1, motions: int = 1) -> str:
+    """What a training is measured on: "validation" where it is enough to measure, else "test".
+
+    Args:
+      frames: of the shortest segment that can be measured.
+      motions: of how many such segments are needed; in footage each clip has its own.
+
+    Raises InputError where `folder` holds no shards.
+    """
+    chosen = "test"
+    if "validation" in splits_of(folder):
+        shards = open_shards(folder, "validation")
+        headers = [shards.header(i) for i in range(len(shards))]
+        if len({h.motion for h in headers if h.length >= frames}) >= motions:
+            chosen = "validation"
+    logging.info("%s: the training is measured on the split %r", folder, chosen)
+    return chosen
 
 
 def decode_frames(clip: Clip, indices: Iterable[int]) -> UInt8[np.ndarray, "n size size 3"]:

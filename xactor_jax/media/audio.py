@@ -50,6 +50,39 @@ _OPTIONS = {
 }
 
 
+class Sound:
+    """A sound track of a file: each time it is gone through, it is decoded anew, block by block.
+
+    Args:
+      seconds: how much of it is heard; None: all.
+
+    Raises:
+      InputError: the file is missing, unreadable or without sound; when it is gone through also
+        where the sound is damaged, empty, not finite, or longer than 12 hours.
+    """
+
+    def __init__(self, path: str | os.PathLike, track: int = 0, seconds: float | None = None):
+        self.path, self.track, self.seconds = Path(path), track, seconds
+        with _sound_of(self.path, track) as (_, stream):
+            self.rate: int = stream.rate
+
+    def __iter__(self) -> Iterator[Float32[np.ndarray, "samples channels"]]:
+        longest, heard = LONGEST_HOURS * 3600 * self.rate, 0
+        last = longest if self.seconds is None else round(self.seconds * self.rate)
+        with _sound_of(self.path, self.track) as (container, stream):
+            for block in _placed(container, stream, self.path):
+                if heard + len(block) > longest:
+                    raise InputError(f"{self.path}: more than {LONGEST_HOURS} h of sound; cut it")
+                yield block[: last - heard]
+                heard += len(block)
+                if heard >= last:
+                    return
+        if not heard:
+            raise InputError(
+                f"{self.path}: the audio is empty; give a recording with some sound in it"
+            )
+
+
 def read_audio(
     path: str | os.PathLike, track: int = 0
 ) -> tuple[Float32[np.ndarray, "samples channels"], int]:
@@ -63,19 +96,14 @@ def read_audio(
       InputError: the file is missing, unreadable, without sound, empty, not finite, or holds more
         than three hours of stereo.
     """
-    path = Path(path)
-    with _sound_of(path, track) as (container, stream):
-        parts, values = [], 0
-        for block in _placed(container, stream, path):
-            parts.append(block)
-            values += block.size
-            if values > _MOST_VALUES:
-                hours = values / block.shape[1] / stream.rate / 3600
-                raise InputError(f"{path}: more than {hours:.1f} h of sound; cut it")
-        rate = stream.rate
-    if not parts:
-        raise InputError(f"{path}: the audio is empty; give a recording with some sound in it")
-    return np.concatenate(parts), rate
+    sound, held, channels = Sound(path, track), bytearray(), 1
+    for block in sound:
+        held += block.tobytes()
+        channels = block.shape[1]
+        if len(held) > 4 * _MOST_VALUES:
+            hours = len(held) / 4 / channels / sound.rate / 3600
+            raise InputError(f"{path}: more than {hours:.1f} h of sound; cut it")
+    return np.frombuffer(held, np.float32).reshape(-1, channels), sound.rate
 
 
 def read_mono_16k(path: str | os.PathLike, track: int = 0) -> Float32[np.ndarray, " samples"]:
@@ -83,25 +111,17 @@ def read_mono_16k(path: str | os.PathLike, track: int = 0) -> Float32[np.ndarray
 
     Memory holds the result alone: 230 MB an hour.
 
-    Raises InputError as `read_audio` does, or where there are more than 12 hours.
+    Raises InputError as going through a `Sound` does.
     """
-    path = Path(path)
-    with _sound_of(path, track) as (container, stream):
-        rate = stream.rate
-        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        # A bytearray grows in place: a list of blocks would be there twice when it is joined.
-        sound, heard = bytearray(), 0
-        for block in _placed(container, stream, path):
-            sound += resampler.resample_chunk(block.mean(axis=1, dtype=np.float32)).tobytes()
-            heard += len(block)
-            if heard > LONGEST_HOURS * 3600 * rate:
-                raise InputError(f"{path}: more than {LONGEST_HOURS} h of sound; cut it")
-    if not heard:
-        raise InputError(f"{path}: the audio is empty; give a recording with some sound in it")
-    sound += resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes()
-    length = round(heard * SAMPLE_RATE / rate)
-    sound += bytes(max(4 * length - len(sound), 0))
-    return np.frombuffer(sound, np.float32, length)
+    sound, held, heard = Sound(path, track), bytearray(), 0
+    resampler = soxr.ResampleStream(sound.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    for block in sound:
+        held += resampler.resample_chunk(block.mean(axis=1, dtype=np.float32)).tobytes()
+        heard += len(block)
+    held += resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes()
+    length = round(heard * SAMPLE_RATE / sound.rate)
+    held += bytes(max(4 * length - len(held), 0))
+    return np.frombuffer(held, np.float32, length)
 
 
 @contextlib.contextmanager
@@ -139,8 +159,11 @@ def has_sound(path: str | os.PathLike) -> bool:
             return True  # but damaged: `read_audio` says so
 
 
-def open_media(path: Path) -> av.container.InputContainer:
+def open_media(path: Path, *, decoders: bool = True) -> av.container.InputContainer:
     """Open a file for decoding.
+
+    Args:
+      decoders: without them nothing is known but what the file's header says.
 
     Raises:
       InputError: it is missing, a folder, or no audio or video file.
@@ -148,9 +171,10 @@ def open_media(path: Path) -> av.container.InputContainer:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    options = _OPTIONS if decoders else _OPTIONS | {"codec_whitelist": "none"}
     try:
         # With its protocol, a name such as "concat:a" is a name and nothing else.
-        return av.open(f"file:{path}", metadata_errors="replace", options=_OPTIONS)
+        return av.open(f"file:{path}", metadata_errors="replace", options=options)
     except PermissionError:
         raise InputError(f"{path}: may not be read; change its permissions") from None
     except MemoryError:

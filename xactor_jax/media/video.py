@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,7 @@ _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 6400
 _AAC_FALLBACK = 48000
 _AUDIO_BLOCK = 1024
 LONGEST_STILL = 60  # seconds that one frame may be shown
+Block = Float32[np.ndarray, "samples channels"]
 
 
 def read_video(
@@ -59,8 +60,9 @@ def read_video(
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise InputError(f"{path}: a picture in a form that FFmpeg does not know; convert it")
-        if stream.width * stream.height > MOST_PIXELS:
-            raise InputError(f"{path}: pictures of {stream.width} x {stream.height}; reduce them")
+        width, height = picture_size(path, stream)
+        if width * height > MOST_PIXELS:
+            raise InputError(f"{path}: pictures of {width} x {height}; reduce them")
         try:
             empty = True
             frames = _resampled(_timed(container, path))
@@ -72,6 +74,16 @@ def read_video(
             raise unreadable(path, "the picture cannot be decoded", error) from None
         if empty:
             raise InputError(f"{path}: no picture in this file; give a video")
+
+
+def picture_size(path: Path, stream: av.VideoStream) -> tuple[int, int]:
+    """Width and height of a file's pictures; zeros where only the pictures themselves say."""
+    if stream.width and stream.height:
+        return stream.width, stream.height
+    # Decoders forget a size that is beyond their limit.
+    with open_media(path, decoders=False) as container:
+        found = [(header.width, header.height) for header in container.streams.video]
+    return found[0] if found else (0, 0)
 
 
 def frames_expected(path: str | os.PathLike) -> int | None:
@@ -138,7 +150,7 @@ def _upright(
 class VideoWriter:
     """An MP4 file (H.264 and AAC) that frames are pushed into; it appears when all is written.
 
-        with VideoWriter("out.mp4", 512, audio=(samples, rate)) as video:
+        with VideoWriter("out.mp4", 512, audio=([samples], rate)) as video:
             for frame in frames:
                 video.push(frame)
 
@@ -148,10 +160,11 @@ class VideoWriter:
     Args:
       path: where the file will be; an older one is replaced at the end.
       size: side of the square frames, or (height, width), even numbers.
-      audio: float32 samples in [-1, 1], (n,) or (n, channels), and their rate in Hz.
+      audio: blocks of float32 samples in [-1, 1], (n, channels), and their rate in Hz; they are
+        asked for as the frames come.
 
     Raises:
-      InputError: the folder is missing or cannot be written to.
+      InputError: the folder is missing or cannot be written to, or going through `audio` says so.
     """
 
     def __init__(
@@ -159,7 +172,7 @@ class VideoWriter:
         path: str | os.PathLike,
         size: int | tuple[int, int],
         fps: int = FRAME_RATE,
-        audio: tuple[np.ndarray, int] | None = None,
+        audio: tuple[Iterable[Block], int] | None = None,
     ):
         self.path = Path(path)
         self.height, self.width = (size, size) if isinstance(size, int) else size
@@ -169,16 +182,17 @@ class VideoWriter:
         self.count = 0
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         check_output(self.path)
+        sound = None if audio is None else _encodable(*audio)  # which may fail: before any file
         self._container = _create(self._partial, self.path)
         self._video = self._add_video()
-        self._sound: Float32[np.ndarray, "channels samples"] = np.zeros((1, 0), np.float32)
+        self._sound: Iterator[Block] = iter(())
         self._audio: av.AudioStream | None = None
         self._heard = 0
-        if audio is not None:
-            self._sound, rate = _encodable(*audio)
-            layout = "mono" if len(self._sound) == 1 else "stereo"
+        if sound is not None:
+            self._sound, rate, channels = sound
+            layout = "mono" if channels == 1 else "stereo"
             self._audio = self._container.add_stream("aac", rate=rate, layout=layout)
-            self._audio.bit_rate = 96_000 * len(self._sound)
+            self._audio.bit_rate = 96_000 * channels
 
     def _add_video(self) -> av.VideoStream:
         # The number of threads changes x264's output, so it is fixed, not the machine's. Its
@@ -214,15 +228,14 @@ class VideoWriter:
         """Encode the sound up to a time in seconds, in whole blocks of the codec."""
         if self._audio is None:
             return
-        rate, length = self._audio.rate, self._sound.shape[1]
-        while self._heard < min(until * rate, length):
-            block = self._sound[:, self._heard : self._heard + _AUDIO_BLOCK]
+        rate = self._audio.rate
+        while self._heard < until * rate and (block := next(self._sound, None)) is not None:
             frame = av.AudioFrame.from_ndarray(
-                np.ascontiguousarray(block), format="fltp", layout=self._audio.layout.name
+                np.ascontiguousarray(block.T), format="fltp", layout=self._audio.layout.name
             )
             frame.pts, frame.rate, frame.time_base = self._heard, rate, Fraction(1, rate)
             self._container.mux(self._audio.encode(frame))
-            self._heard += block.shape[1]
+            self._heard += len(block)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -278,13 +291,31 @@ def _create(partial: Path, path: Path) -> av.container.OutputContainer:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def _encodable(samples: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
-    """Samples as (channels, n) float32 of one or two channels, at a rate that AAC has."""
-    sound = np.asarray(samples, np.float32)
-    sound = sound[None] if sound.ndim == 1 else sound.T
-    if len(sound) > 2:
-        sound = sound.mean(axis=0, keepdims=True)
+def _encodable(blocks: Iterable[Block], rate: int) -> tuple[Iterator[Block], int, int]:
+    """Sound in blocks of the codec, at a rate that AAC has; that rate, and one or two channels."""
+    sound = (block.mean(axis=1, keepdims=True) if block.shape[1] > 2 else block for block in blocks)
+    first = next(sound)
+    channels, sound = first.shape[1], itertools.chain([first], sound)
     if rate not in _AAC_RATES:
-        sound = soxr.resample(sound.T, rate, _AAC_FALLBACK).T
-        rate = _AAC_FALLBACK
-    return np.clip(sound, -1, 1), rate
+        sound, rate = _at_fallback_rate(sound, rate, channels), _AAC_FALLBACK
+    return (np.clip(block, -1, 1) for block in _in_blocks(sound)), rate, channels
+
+
+def _at_fallback_rate(sound: Iterable[Block], rate: int, channels: int) -> Iterator[Block]:
+    resampler = soxr.ResampleStream(rate, _AAC_FALLBACK, channels, dtype="float32")
+    for block in sound:
+        yield resampler.resample_chunk(block)
+    yield resampler.resample_chunk(np.zeros((0, channels), np.float32), last=True)
+
+
+def _in_blocks(sound: Iterable[Block]) -> Iterator[Block]:
+    """The same sound, each block but the last of the codec's length."""
+    rest: Block | None = None
+    for block in sound:
+        joined = block if rest is None else np.concatenate([rest, block])
+        whole = len(joined) // _AUDIO_BLOCK * _AUDIO_BLOCK
+        for start in range(0, whole, _AUDIO_BLOCK):
+            yield joined[start : start + _AUDIO_BLOCK]
+        rest = joined[whole:]
+    if rest is not None and len(rest):
+        yield rest

@@ -13,6 +13,7 @@ from av.stream import Disposition
 
 from xactor_jax.errors import InputError
 from xactor_jax.media.audio import open_media, unreadable
+from xactor_jax.media.video import picture_size
 from xactor_jax.preparation.settings import Probe
 
 # A transfer characteristic of ITU-T H.273 that needs tone mapping; HLG is made to be seen without.
@@ -52,12 +53,12 @@ def probe(path: str | os.PathLike) -> Contents:
         if not times:
             raise InputError(f"{path}: no picture in this file; give a video")
         step = float(np.median(np.diff(np.sort(times)))) if len(times) > 1 else 0.04
-        context = video.codec_context
+        width, height = picture_size(path, video)
         defaults = [bool(s.disposition & Disposition.default) for s in container.streams.audio]
         return Contents(
-            height=context.height,
-            width=context.width,
-            pq=context.color_trc == _PQ,
+            height=height,
+            width=width,
+            pq=video.codec_context.color_trc == _PQ,
             picture_seconds=max(times) - min(times) + step,
             sound_seconds=max(ends, default=0.0),
             track=defaults.index(True) if any(defaults) else 0,

@@ -284,8 +284,8 @@ class AutoencoderTask(AutoencoderObjective):
     def __init__(self, config: Any):
         super().__init__(config)
         self.weights_dtype = config.weights_dtype
-        self.examples = FaceExamples(self.data, "train")
-        self.held_out = FaceExamples(dataclasses.replace(self.data, augment=False), "test")
+        self.examples = FaceExamples(self.data)
+        self.held_out = FaceExamples(dataclasses.replace(self.data, augment=False), held_out=True)
         mean, deviation = self.examples.truth_statistics(64)
         self.frozen = {
             "truth": {"mean": mean, "deviation": deviation, "weight": self._truth_weights()},

@@ -17,6 +17,7 @@ from xactor_jax.checkpoint import save_weights
 from xactor_jax.config import build, released
 from xactor_jax.data.audio_features import MelConfig
 from xactor_jax.data.latents import MotionExamples, cached_tracks
+from xactor_jax.data.shards import held_out_split
 from xactor_jax.data.speech_features import SpeechModel
 from xactor_jax.data.tracks import Track, Tracks
 from xactor_jax.errors import InputError
@@ -24,6 +25,8 @@ from xactor_jax.motion_sampler import MotionSampler
 from xactor_jax.release import renderer_at
 from xactor_jax.sharding import to_host
 from xactor_jax.tasks.motion_objective import MotionObjective
+
+_SHORTEST = 50  # frames of a clip that is measured
 
 
 class MotionTask(MotionObjective):
@@ -38,14 +41,14 @@ class MotionTask(MotionObjective):
         self.weights_dtype = config.weights_dtype
         self._sampler: MotionSampler | None = None
 
-        def tracks(split: str) -> Tracks:
-            size = renderer.config.encoder.image_size
-            cache, folders = config.data.cache, config.data.folders
+        def tracks(chosen: Sequence[tuple[str, str]]) -> Tracks:
+            size, cache = renderer.config.encoder.image_size, config.data.cache
             return cached_tracks(
-                cache, renderer.encoder, folders, split, renderer.encode, size, self.hearing
+                cache, renderer.encoder, chosen, renderer.encode, size, self.hearing
             )
 
-        train = tracks("train")
+        folders = config.data.folders
+        train = tracks([(folder, "train") for folder in folders])
         self.frozen = statistics(train)
         self.examples = MotionExamples(
             train,
@@ -54,10 +57,13 @@ class MotionTask(MotionObjective):
             bands=config.mel.bands,
             **config.data.windows.to_dict(),
         )
-        self.held_out = [track for track in tracks("test") if len(track.latents) >= 50]
+        # Of two, each is acted to the other's voice as well.
+        held_out = tracks([(folder, held_out_split(folder, _SHORTEST, 2)) for folder in folders])
+        self.held_out = [track for track in held_out if len(track.latents) >= _SHORTEST]
         if not self.held_out:
-            folders = ", ".join(config.data.folders)
-            raise InputError(f"{folders}: no test clip of 50 frames; prepare longer ones")
+            raise InputError(
+                f"{', '.join(folders)}: no test clip of {_SHORTEST} frames; prepare longer ones"
+            )
 
     def source(self) -> MotionExamples:
         """The index of windows."""

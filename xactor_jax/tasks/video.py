@@ -146,8 +146,8 @@ class VideoTask(VideoObjective):
         super().__init__(config, image)
         self.weights_dtype = config.weights_dtype
         self.frozen = {"params": arrays["params"]["renderer"], "statistics": arrays["statistics"]}
-        self.examples = FaceExamples(self.data, "train")
-        self.held_out = FaceExamples(dataclasses.replace(self.data, augment=False), "test")
+        self.examples = FaceExamples(self.data)
+        self.held_out = FaceExamples(dataclasses.replace(self.data, augment=False), held_out=True)
 
     def learnt_part(self, params: Any) -> Any:
         """The temporal modules among the parameters that `export` writes."""
