@@ -137,6 +137,26 @@ def test_levels_of_frames_are_independent():
     assert np.abs(correlations).max() < 5 / np.sqrt(4000)
 
 
+@pytest.mark.parametrize("way", ["clean_history", "independent", "per_frame"])
+def test_a_shift_moves_independent_levels_towards_noise(way):
+    """P(level <= x) = x / (s - (s - 1) x), the inverse of the shift: 1/4 up to 1/2 for s = 3."""
+    levels = only(**{way: 1, "shift": 3.0}).levels(jax.random.key(7), 4000, 4, 2).noisy
+    drawn = np.asarray(levels)[:, ::2].ravel()
+    found = stats.kstest(drawn, lambda x: x / (3 - 2 * x))
+    assert found.statistic < 1.95 / np.sqrt(drawn.size)
+    assert np.mean(drawn <= 0.5) == pytest.approx(0.25, abs=0.02)
+
+
+def test_a_shift_leaves_the_staircase_even():
+    drawn = [
+        np.asarray(only(staircase=1, shift=shift).levels(jax.random.key(8), 100, 25, 1).noisy)
+        for shift in (1.0, 3.0)
+    ]
+    np.testing.assert_array_equal(*drawn)
+    with pytest.raises(ValueError, match="shift"):
+        only(independent=1, shift=0.0)
+
+
 @pytest.mark.parametrize("shares", [{}, {"independent": 1.0, "staircase": -0.5}])
 def test_shares_must_be_some(shares):
     with pytest.raises(ValueError, match="shares"):
