@@ -21,7 +21,7 @@ from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.errors import InputError
 from xactor_jax.media.video import read_video
 from xactor_jax.preparation.clips import prepare_file
-from xactor_jax.preparation.footage import Footage, find_footage
+from xactor_jax.preparation.footage import Footage, find_films
 from xactor_jax.preparation.settings import Settings
 from xactor_jax.preparation.tracks import find_tracks
 
@@ -57,8 +57,7 @@ def measure(work: Callable[[Footage], object], files: list[Footage]) -> tuple[fl
 def benchmark(folder: Path, most: int, size: int) -> dict[str, float]:
     """Seconds of video, and each stage in hours of video a core-hour and against decoding."""
     cv2.setNumThreads(1)
-    files = [one for one in find_footage(folder) if one.is_film()][:most]
-    settings = Settings(size=size)
+    files, settings = find_films(folder)[:most], Settings(size=size)
     prepare(files[0], settings)  # what is loaded and compiled once is not of interest
     frames = 0
 

@@ -28,7 +28,7 @@ from xactor_jax.errors import InputError
 from xactor_jax.media import faces
 from xactor_jax.media.image import read_image
 from xactor_jax.preparation.clips import Prepared, prepare_file
-from xactor_jax.preparation.footage import find_footage
+from xactor_jax.preparation.footage import find_films
 from xactor_jax.preparation.quality import ViewMeter
 from xactor_jax.preparation.settings import Settings, changed
 from xactor_jax.progress import progress
@@ -135,7 +135,7 @@ def overlay_of(views: np.ndarray, heads: np.ndarray, drawings: list[Drawing] | N
 def of_footage(folder: Path, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Views and head boxes of every clip that preparation keeps, spread over the folder."""
     settings = changed(Settings(size=SIZE), ["quality.overlay=1", "sync.enabled=False"])
-    found = [one for one in find_footage(folder) if one.is_film()]
+    found = find_films(folder)
     for one in found[:: -(-len(found) // most)]:
         try:
             results = list(prepare_file(one.path, one.name, "", settings))

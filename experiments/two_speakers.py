@@ -27,8 +27,8 @@ from xactor_jax.errors import InputError
 from xactor_jax.media.audio import read_mono_16k
 from xactor_jax.media.video import VideoWriter, read_video
 from xactor_jax.preparation.clips import Prepared, Refused, prepare_file
+from xactor_jax.preparation.footage import find_films
 from xactor_jax.preparation.settings import Settings, changed
-from xactor_jax.prepare import find_footage
 from xactor_jax.progress import progress
 
 LAYOUTS = ("side by side", "close", "one smaller")
@@ -140,7 +140,7 @@ def main() -> None:
     # Where sentences are joined is a cut, and the face may jump a little.
     changes = ["shots.enabled=False", "faces.jump=1", f"speaker.margin={flags.margin}"]
     settings = changed(Settings(), changes)
-    paths = [one.path for one in find_footage(flags.footage) if one.is_film()]
+    paths = [one.path for one in find_films(flags.footage)]
     if len(paths) < 4:
         raise InputError(f"{flags.footage}: {len(paths)} films are here; use a folder of 4 or more")
     with progress("preparing", flags.pairs, "scenes") as advance:

@@ -30,7 +30,7 @@ from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.errors import InputError
 from xactor_jax.preparation import pose
 from xactor_jax.preparation.clips import Prepared, prepare_file
-from xactor_jax.preparation.footage import find_footage
+from xactor_jax.preparation.footage import find_films
 from xactor_jax.preparation.settings import Settings, changed
 from xactor_jax.progress import progress
 
@@ -126,8 +126,7 @@ def of_actors(facekit: str, threshold: float) -> dict[str, dict[str, float]]:
 
 def of_footage(folder: Path, most: int, settings: Settings, threshold: float) -> dict[str, float]:
     """The yaws of clips that are good."""
-    films = [one.path for one in find_footage(folder) if one.is_film()]
-    yaws = [measured(path, settings) for path in films[:most]]
+    yaws = [measured(one.path, settings) for one in find_films(folder)[:most]]
     seen = np.array([yaw for yaw in yaws if yaw is not None])
     return {
         "clips": len(seen),

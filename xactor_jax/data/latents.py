@@ -239,7 +239,8 @@ class MotionExamples:
     def _portrait(self, clip: int, rng: np.random.Generator) -> Float[np.ndarray, " d"]:
         track = self.tracks[clip]
         if self.other_clip and rng.random() < self.other_clip:
-            track = self.tracks[rng.choice(self.of_person[track.source, track.identity])]
+            clips = self.of_person[track.source, track.identity]
+            track = self.tracks[clips[int(rng.integers(len(clips)))]]
         return track.latents[int(rng.integers(len(track.latents)))]
 
     def _changed(

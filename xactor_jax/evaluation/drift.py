@@ -215,8 +215,7 @@ def told_emotions(
 ) -> dict[str, list[float]]:
     """One number a minute of how performances that were told `announcements` show and hold them."""
     found: dict[str, list[float]] = {"told_announced": [], "told_held": []}
-    for start in range(0, acted.shape[1] - MINUTE + 1, MINUTE):
-        part = slice(start, start + MINUTE)
+    for part in _minutes(acted):
         shown = _emotions(readers.emotion, acted[:, part], voices, part)
         for ending in ("announced", "held"):
             found[f"told_{ending}"].append(shown[f"emotion_{ending}"])
@@ -228,11 +227,16 @@ def curves(
 ) -> dict[str, list[float]]:
     """One number a minute of everything that is measured on latents."""
     found: dict[str, list[float]] = {}
-    for start in range(0, acted.shape[1] - MINUTE + 1, MINUTE):
-        part = slice(start, start + MINUTE)
+    for part in _minutes(acted):
         for name, value in _of_minute(acted[:, part], voices, part, readers, real).items():
             found.setdefault(name, []).append(value)
     return found
+
+
+def _minutes(acted: Float[np.ndarray, "b t d"]) -> list[slice]:
+    """The whole minutes' frames."""
+    starts = range(0, acted.shape[1] - MINUTE + 1, MINUTE)
+    return [slice(start, start + MINUTE) for start in starts]
 
 
 def _of_minute(

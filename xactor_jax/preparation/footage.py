@@ -131,6 +131,14 @@ def find_footage(folder: Path, recipe: str = "") -> list[Footage]:
     return found
 
 
+def find_films(folder: Path) -> list[Footage]:
+    """Those of `find_footage` that are films, which opens files of unknown names.
+
+    Raises InputError as that does.
+    """
+    return [footage for footage in find_footage(folder) if footage.is_film()]
+
+
 def no_footage(folder: Path) -> InputError:
     """The error to raise for a folder without films."""
     return InputError(f"{folder}: no video in this folder; give the folder with your clips")

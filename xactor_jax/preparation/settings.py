@@ -95,9 +95,12 @@ class Sync:
     unsure: bool = True  # refuse clips whose offset is not sure
 
 
+FOLDS = 5  # in which the mouth's agreement with the sound is learnt and measured (sync.py)
+
+
 def fewest_frames(most: int) -> int:
     """How many frames it takes to look for an offset of up to `most` frames to either side."""
-    return 2 * most + 50  # ten in each of the five folds of sync.py
+    return 2 * most + 10 * FOLDS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from xactor_jax.data.shards import SAMPLE_RATE, SAMPLES_PER_FRAME
 from xactor_jax.evaluation.curves import correlation, correlation_at_lags, without_trend
 from xactor_jax.media.faces import cut_view
-from xactor_jax.preparation.settings import Sync, fewest_frames
+from xactor_jax.preparation.settings import FOLDS, Sync, fewest_frames
 
 # The lower half of the face, in sides of the head box from its centre, and the pixels it has.
 MOUTH_BELOW, MOUTH_HEIGHT, MOUTH_WIDTH = 0.25, 0.5, 0.75
@@ -26,7 +26,6 @@ _ROWS, _COLUMNS = 16, 24
 _LIPS = slice(3, 12), slice(6, 18)
 _COMPONENTS = 16
 _BANDS = 16
-_FOLDS = 5
 _APART = 5  # frames between what a fold learns from and what it is tried on
 _RIDGE = 0.01
 _PEAK_WIDTH = 3
@@ -125,7 +124,7 @@ def _learnt_agreement(
         later = seen[max(lag, 0) : len(seen) + min(lag, 0)]
         earlier = heard[max(-lag, 0) : len(heard) + min(-lag, 0)]
         read = np.zeros_like(earlier)
-        edges = np.linspace(0, len(later), _FOLDS + 1).astype(int)
+        edges = np.linspace(0, len(later), FOLDS + 1).astype(int)
         for start, end in itertools.pairwise(edges):
             known = np.ones(len(later), bool)
             known[max(start - _APART, 0) : end + _APART] = False
