@@ -173,6 +173,12 @@ def check_batch(batch_size: int, mesh: Mesh, slices: int = 1) -> None:
         )
 
 
+def share_evenly(rows: int) -> bool:
+    """Whether the devices of the mesh that is traced for can each have as many of these rows."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or rows % (mesh.shape["replica"] * mesh.shape["fsdp"]) == 0
+
+
 def check_context(parts: int, name: str) -> None:
     """Raise InputError where the mesh's context axis does not divide a window's `parts`.
 

@@ -60,9 +60,27 @@ def test_a_share_of_zero_is_never_drawn_and_shares_are_relative():
     only = Forcing(clean_history=0, staircase=3.0, independent=0).levels(
         jax.random.key(1), 200, CHUNKS, 1
     )
-    assert not Forcing(clean_history=0).doubled
+    assert Forcing(clean_history=0).dealt(8)[0] == 0
     assert not np.any(only.clean_history)
     assert np.all(np.any((only.noisy == 0) | (only.noisy == 1), axis=1))
+
+
+@pytest.mark.parametrize(
+    ("share", "batch", "dealt"),
+    [(0.5, 8, (1, 2)), (0.75, 8, (3, 4)), (1.0, 3, (1, 1)), (0.5, 3, (1, 1)), (0.3, 8, (1, 1))],
+)
+def test_clean_history_is_dealt_out_evenly_where_it_can_be(share, batch, dealt):
+    mixture = Forcing(clean_history=share, independent=1 - share, staircase=0.0)
+    assert mixture.dealt(batch) == dealt
+    draw = jax.jit(jax.vmap(lambda key: mixture.levels(key, batch, 2, 1).clean_history))
+    clean = np.asarray(draw(jax.random.split(jax.random.key(1), 2000)))
+    first, group = dealt
+    if first / group == share:
+        expected = np.arange(batch) % group < first
+        np.testing.assert_array_equal(clean, np.broadcast_to(expected, clean.shape))
+    else:
+        within(clean.mean(), share, clean.size)
+        assert np.all(clean.any(axis=0) & ~clean.all(axis=0))
 
 
 @pytest.mark.parametrize("in_flight", [1, 2, 5])

@@ -22,9 +22,11 @@ from xactor_jax.data.features import add_features
 from xactor_jax.data.latents import driving_crops
 from xactor_jax.data.shards import open_shards, write_shards
 from xactor_jax.errors import InputError
+from xactor_jax.models.motion_transformer import MotionTransformer
 from xactor_jax.motion_sampler import MotionSampler, MotionSampling
 from xactor_jax.release import PortraitRenderer
-from xactor_jax.tasks import make_task
+from xactor_jax.tasks import forced_passes, make_task
+from xactor_jax.tasks.forced_passes import CopyDraws, Rows
 from xactor_jax.tasks.motion import correlation
 from xactor_jax.train import train
 
@@ -214,6 +216,41 @@ def test_other_ways_of_forcing_lower_the_loss_too(changes, config, tmp_path, tmp
     assert loss[-10:].mean() < 0.8 * loss[:5].mean()
 
 
+def test_rows_without_copies_are_told_what_masks_would_leave_them(config, task, monkeypatch):
+    """Two passes, with and without copies, against one in which masks tell the rows apart."""
+    shapes = {name: (8, *shape.shape) for name, shape in task.example_shapes.items()}
+    draw = np.random.default_rng(0)
+    batch = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    batch["audio_known"] = draw.uniform(size=shapes["audio_known"]) < 0.9
+    params = jax.tree.map(
+        lambda p: p + draw.normal(0, 0.1, p.shape).astype(p.dtype), task.init(jax.random.key(0))
+    )
+    tokens, call = [], MotionTransformer.__call__
+
+    def watched(self, z, *others, **told):
+        tokens.append(z.shape[:2])
+        return call(self, z, *others, **told)
+
+    monkeypatch.setattr(MotionTransformer, "__call__", watched)
+
+    def loss(evenly):
+        monkeypatch.setattr(forced_passes, "share_evenly", lambda rows: evenly)
+        compute = jax.jit(jax.value_and_grad(lambda p: task.loss(p, task.frozen, batch, key)[0]))
+        return compute(params)
+
+    key = jax.random.key(2)
+    (dealt, dealt_gradient), (masked, masked_gradient) = loss(True), loss(False)
+    t = task.config.context
+    assert tokens == [(4, 2 * t), (4, t), (8, 2 * t)]
+    np.testing.assert_allclose(dealt, masked, rtol=1e-5)
+    # Sums of fp32 in another order.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max() + 1e-7),
+        dealt_gradient,
+        masked_gradient,
+    )
+
+
 def test_near_truth_of_a_network_that_knows_the_truth_is_the_truth(task):
     draw = np.random.default_rng(0)
     x = draw.normal(size=(2, 20, task.config.latent)).astype(np.float32)
@@ -226,7 +263,8 @@ def test_near_truth_of_a_network_that_knows_the_truth_is_the_truth(task):
 
     told = dict.fromkeys(("audio_heard", "direction"), np.zeros((2, 20, 1)))
     levels = task.forcing.levels(jax.random.key(0), 2, 4, 5)
-    found = task._near_truth(oracle, x, levels, told, jax.random.key(1))
+    rows = Rows(x, x, levels, CopyDraws.of(jax.random.key(1), x), told)
+    found = task.passes.near_truth(oracle, rows)
     np.testing.assert_allclose(found, x, atol=1e-5)
     first = seen[0][:, 4:]  # one a chunk, of four noisy ones after as many clean ones
     assert np.all((first >= 0.3) & (first <= 0.7)) and np.all(first == first[:, :1])

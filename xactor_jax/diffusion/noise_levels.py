@@ -15,8 +15,9 @@ a chunk of frames. Ways to draw them, for chunks j = 0 ... J - 1:
                   before it: tokens = [clean copy | noisy copy] (Self-Forcing's teacher branch)
 
 With a long context independent levels never show a clean past, and the staircase trains few chunks
-of each sequence, so training mixes the ways. To mix clean history with others inside a batch, all
-use the doubled sequence; only the mask tells them apart:
+of each sequence, so training mixes the ways. Clean history is dealt out evenly over the rows of a
+batch where its share allows (`Forcing.dealt`), so that the others need no copies. Where it is drawn
+by chance all rows use the doubled sequence, and only the mask tells them apart:
 
     clean  -> clean   j' <= j
     noisy  -> clean   j' <  j   under clean history, if it is not dropped, else nothing
@@ -26,11 +27,12 @@ use the doubled sequence; only the mask tells them apart:
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 WAYS = ("clean_history", "independent", "per_frame", "clean_prefix", "propagated", "staircase")
 
@@ -130,15 +132,36 @@ class Forcing:
         """Shares of the six ways, in the order of `WAYS`."""
         return tuple(getattr(self, way) for way in WAYS)
 
+    def dealt(self, batch: int) -> tuple[int, int]:
+        """(n, g): of every g rows the first n may be under clean history, the others never are.
+
+        All n are, where a whole number of g rows has the share; else any row may be, by chance.
+        """
+        share = self._clean_share
+        for group in (g for g in range(1, batch + 1) if batch % g == 0):
+            if math.isclose(share * group, round(share * group), abs_tol=1e-6):
+                return round(share * group), group
+        return 1, 1
+
     @property
-    def doubled(self) -> bool:
-        """Whether any sequence needs its clean copy."""
-        return self.clean_history > 0
+    def _clean_share(self) -> float:
+        return self.clean_history / sum(self.shares)
+
+    def _kinds(self, key: PRNGKeyArray, batch: int) -> Int[Array, " b"]:
+        """Which of `WAYS` each row has."""
+        clean_key, other_key = jax.random.split(key)
+        first, group = self.dealt(batch)
+        chance = min(1.0, self._clean_share * group / max(first, 1))
+        clean = jax.random.bernoulli(clean_key, chance, (batch,))
+        others = jax.random.categorical(
+            other_key, jnp.log(jnp.asarray(self.shares[1:])), shape=(batch,)
+        )
+        return jnp.where(clean & (np.arange(batch) % group < first), 0, 1 + others)
 
     def levels(self, key: PRNGKeyArray, batch: int, chunks: int, chunk: int) -> Levels:
         """Draw the levels of `batch` sequences of `chunks` chunks of `chunk` frames."""
         kind_key, history_key, noised_key, drop_key, *keys = jax.random.split(key, 9)
-        kind = jax.random.categorical(kind_key, jnp.log(jnp.asarray(self.shares)), shape=(batch,))
+        kind = self._kinds(kind_key, batch)
         free = shifted(independent(keys[0], batch, chunks), self.shift)
         by_chunk = {
             "clean_history": free,

@@ -16,15 +16,8 @@ from xactor_jax.data.audio_features import MelConfig
 from xactor_jax.data.direction import WIDTH
 from xactor_jax.data.latents import example_shapes
 from xactor_jax.data.speech_features import SpeechModel
-from xactor_jax.diffusion.noise_levels import (
-    Forcing,
-    Levels,
-    chunk_causal_mask,
-    doubled_mask,
-    fused_snr_weights,
-)
+from xactor_jax.diffusion.noise_levels import Forcing, Levels, fused_snr_weights
 from xactor_jax.diffusion.processes import Flow
-from xactor_jax.diffusion.samplers import euler_step
 from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import (
     KeyValueCache,
@@ -40,6 +33,7 @@ from xactor_jax.motion_sampler import (
 )
 from xactor_jax.nn.layers import abstract, initial_keys
 from xactor_jax.sharding import check_context
+from xactor_jax.tasks.forced_passes import CopyDraws, ForcedPasses, Rows
 
 Batch = dict[str, jax.Array]
 
@@ -66,6 +60,13 @@ class MotionObjective:
         self.flow = build(Flow, config.flow.to_dict())
         self.forcing = build(Forcing, config.forcing.to_dict())
         self.weights = build(MotionLoss, config.loss.to_dict())
+        self.passes = ForcedPasses(
+            chunk=self.config.chunk,
+            flow=self.flow,
+            forcing=self.forcing,
+            own_history=self.weights.own_history,
+            own_history_steps=self.weights.own_history_steps,
+        )
         self.sampling = build(MotionSampling, config.sampling.to_dict())
         self._check()
         model = abstract(lambda rngs: MotionTransformer(self.config, rngs=rngs))
@@ -80,7 +81,7 @@ class MotionObjective:
             )
         if forcing.in_flight < 1:
             raise InputError(f"config.forcing.in_flight={forcing.in_flight}: use 1 or more")
-        if self.weights.own_history and not forcing.doubled:
+        if self.weights.own_history and not forcing.clean_history:
             raise InputError(
                 "config.loss.own_history needs a share of config.forcing.clean_history"
             )
@@ -141,13 +142,8 @@ class MotionObjective:
         model = nnx.merge(self.graph, params)
         noise = jax.random.normal(noise_key, x.shape)
         noisy, level = self.flow.corrupt(x, noise, levels.noisy), levels.noisy
-        if self.forcing.doubled:
-            copy = self._clean_copy(model, x, levels, told, copy_key)
-            output = self._doubled(model, copy, noisy, levels, told)
-        else:
-            positions = jnp.broadcast_to(jnp.arange(t), (b, t))
-            mask = chunk_causal_mask(t, c.chunk)[None]
-            output = model(noisy, self._told(level), positions, mask, **told)
+        draws = CopyDraws.of(copy_key, x)
+        output = self.passes.output(model, Rows(x, noisy, levels, draws, told))
         error = jnp.mean(self.flow.squared_error(output, x, noise, level), axis=-1)
         # Chunks of a staircase that are already clean teach nothing.
         counted = (level > 0) * self._weights(levels)
@@ -156,76 +152,6 @@ class MotionObjective:
         pure = level > 0.95
         from_noise = jnp.sum(clean * pure) / jnp.maximum(jnp.sum(pure), 1)
         return loss, {"error_from_noise": from_noise}
-
-    def _doubled(
-        self,
-        model: MotionTransformer,
-        copy: Float[Array, "b t d"],
-        noisy: Float[Array, "b t d"],
-        levels: Levels,
-        told: dict[str, Any],
-    ) -> Float[Array, "b t d"]:
-        """The output of the noisy half of [clean copy | noisy copy] (diffusion/noise_levels.py)."""
-        b, t, _ = noisy.shape
-        twice: dict[str, Any] = {
-            name: jnp.tile(told[name], (1, 2, 1)) for name in ("audio_heard", "direction")
-        }
-        label = jnp.broadcast_to(levels.history_label, (b, t))
-        return model(
-            jnp.concatenate([copy, noisy], axis=1),
-            self._told(jnp.concatenate([label, levels.noisy], axis=1)),
-            jnp.tile(jnp.arange(t), (b, 2)),
-            doubled_mask(t, self.config.chunk, levels.clean_history, levels.history_seen),
-            **told | twice,
-        )[:, t:]
-
-    def _told(self, levels: Float[Array, "b n"]) -> Float[Array, "b m"]:
-        """Levels as the network is told them: one a chunk where its frames agree, to save work."""
-        return levels if self.forcing.per_frame else levels[:, :: self.config.chunk]
-
-    def _clean_copy(
-        self,
-        model: MotionTransformer,
-        x: Float[Array, "b t d"],
-        levels: Levels,
-        told: dict[str, Any],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "b t d"]:
-        """What noisy chunks see of those before them: the truth, or the model's own near-truth."""
-        own_key, noise_key = jax.random.split(key)
-        if self.weights.own_history:
-            share_key, own_key = jax.random.split(own_key)
-            own = jax.random.bernoulli(share_key, self.weights.own_history, (len(x), 1, 1))
-            x = jnp.where(own, self._near_truth(model, x, levels, told, own_key), x)
-        # A label without noise still scales the data, as the sampler presents finished chunks.
-        added = levels.history_noise[..., None] * jax.random.normal(noise_key, x.shape)
-        return (1 - levels.history_label[..., None]) * x + added
-
-    def _near_truth(
-        self,
-        model: MotionTransformer,
-        x: Float[Array, "b t d"],
-        levels: Levels,
-        told: dict[str, Any],
-        key: PRNGKeyArray,
-    ) -> Float[Array, "b t d"]:
-        """The truth half noised and denoised by the model, without a gradient.
-
-        History with the model's own faults that the truth still continues: after a history of its
-        free running, the truth would teach it to jump.
-        """
-        level_key, noise_key = jax.random.split(key)
-        first = jax.random.uniform(level_key, (len(x), 1), minval=0.3, maxval=0.7)
-        z = self.flow.corrupt(x, jax.random.normal(noise_key, x.shape), first)
-        every = jnp.ones_like(levels.clean_history)
-        steps = self.weights.own_history_steps
-        for n in range(steps):
-            level, following = (first * (1 - k / steps) for k in (n, n + 1))
-            none = jnp.zeros_like(level)
-            at = Levels(jnp.broadcast_to(level, x.shape[:2]), none, none, every, every)
-            output = self._doubled(model, x, z, at, told)
-            z = euler_step(self.flow, output, z, level[..., None], following[..., None])
-        return jax.lax.stop_gradient(z)
 
     def _weights(self, levels: Levels) -> Float[Array, "b t"] | float:
         """What each frame's error counts."""
