@@ -24,7 +24,7 @@ from xactor_jax.command import Parser, run, start_up
 from xactor_jax.data.audio_features import recording_gain
 from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE
 from xactor_jax.errors import InputError
-from xactor_jax.media.audio import read_audio, to_mono_16k
+from xactor_jax.media.audio import read_mono_16k
 from xactor_jax.motion_sampler import MotionSampler
 from xactor_jax.progress import progress
 from xactor_jax.release import MOTION_FILE
@@ -97,7 +97,7 @@ def main() -> None:
         raise InputError(f"--minutes={chosen.minutes}: use 2 or more")
     start_up()
     sampler = MotionSampler.open(Path(chosen.checkpoint) / MOTION_FILE)
-    speech = to_mono_16k(*read_audio(chosen.speech))
+    speech = read_mono_16k(chosen.speech)
     found = measure(sampler, speech, chosen.minutes)
     print(json.dumps(summary(found)))
     if chosen.output:

@@ -18,6 +18,7 @@ from generation import portrait as portrait
 from generation import recording
 from generation import weights as weights
 from media.drawn import drawn_face, grey_frames, write_media
+from media.heard import all_heard
 from PIL import Image
 from scipy.io import wavfile
 from small_models import quick_compilation as quick_compilation
@@ -25,7 +26,6 @@ from small_models import quick_compilation as quick_compilation
 from xactor_jax import generate
 from xactor_jax.checkpoint import load_weights, save_weights
 from xactor_jax.generate import Stopwatch, perform, portrait_of
-from xactor_jax.media.audio import read_audio
 from xactor_jax.media.faces import single_face
 from xactor_jax.media.video import read_video
 from xactor_jax.models.renderer import Sampling
@@ -60,7 +60,7 @@ def test_the_video_lasts_as_long_as_the_sound(
         assert abs(float(sound.duration * sound.time_base) - seconds) <= 1024 / rate
         frames = sum(1 for _ in container.decode(video))
     assert 0 <= frames / 25 - seconds < 1 / 25 + 1e-6
-    heard, _ = read_audio(output)
+    heard, _ = all_heard(output)
     loudness = np.convolve(heard[:, 0] ** 2, np.ones(rate // 100), "same")
     assert abs(loudness.argmax() / rate - 0.6 * seconds) < 0.005
 

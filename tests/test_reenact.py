@@ -15,6 +15,7 @@ from generation import portrait as portrait
 from generation import recording
 from generation import weights as weights
 from media.drawn import drawn_face, grey_frames, talking_clip, write_media
+from media.heard import all_heard
 from PIL import Image
 from scipy.io import wavfile
 from small_models import quick_compilation as quick_compilation
@@ -23,7 +24,7 @@ from xactor_jax import batches, generate
 from xactor_jax.checkpoint import load_weights, save_weights
 from xactor_jax.generate import Stopwatch, changes_added, portrait_of, reenact, view_size
 from xactor_jax.media import driving
-from xactor_jax.media.audio import has_sound, read_audio
+from xactor_jax.media.audio import has_sound
 from xactor_jax.media.driving import Driver, find_driver
 from xactor_jax.media.video import read_video
 from xactor_jax.models.renderer import Sampling
@@ -79,7 +80,7 @@ def test_the_video_lasts_as_long_as_the_film_and_sounds_like_it(reenacted, tmp_p
         assert abs(sum(1 for _ in container.decode(video)) - 25) <= 1
         # The codec works in blocks of 1024 samples.
         assert abs(float(heard.duration * heard.time_base) - 1) <= 1 / 25 + 1024 / 16_000
-    assert abs(burst_of(read_audio(tmp_path / "out.mp4")) - 0.6) < 0.005
+    assert abs(burst_of(all_heard(tmp_path / "out.mp4")) - 0.6) < 0.005
 
 
 def test_a_film_without_sound_gives_a_video_without(reenacted, tmp_path):
@@ -96,7 +97,7 @@ def test_other_sound_is_heard_as_long_as_the_film(reenacted, tmp_path, seconds):
     film = write_media(tmp_path / "film.mkv", talking_clip(25), audio=own)
     output = reenacted(film, audio=recording(tmp_path / "a.wav", seconds, 44_100, 2))
     assert len(frames_of(output)) == 25
-    samples, rate = read_audio(output)
+    samples, rate = all_heard(output)
     assert (rate, samples.shape[1]) == (44_100, 2)
     assert abs(len(samples) / rate - min(seconds, 1.0)) <= 1024 / rate
     assert abs(burst_of((samples, rate)) - 0.6 * seconds) < 0.005

@@ -5,9 +5,9 @@ import cv2
 import numpy as np
 import pytest
 from media.drawn import grey_frames, write_media
+from media.heard import all_heard
 
 from xactor_jax.errors import InputError
-from xactor_jax.media.audio import read_audio
 from xactor_jax.media.video import VideoWriter, read_video
 
 
@@ -102,7 +102,7 @@ def test_frames_and_sound_come_back_in_place(tmp_path, rate, channels):
     for t in (0, 20, 49):
         # Quality 18 and the rounding of YUV keep flat colours within 4 levels.
         assert np.abs(frames[t].astype(int) - (200, 4 * t, 30)).max() <= 4
-    sound, read_rate = read_audio(path)
+    sound, read_rate = all_heard(path)
     assert read_rate == (48_000 if rate == 22_000 else rate)
     assert sound.shape[1] == channels
     # At least as long as it was; AAC ends on a whole block of 1024 (and one of delay).
@@ -137,7 +137,7 @@ def test_sound_is_asked_for_as_the_frames_come(tmp_path):
             video.push(np.zeros((64, 64, 3), np.uint8))
             assert count <= len(asked) <= count + 2  # the codec's blocks are longer
     assert len(asked) == 100
-    assert len(read_audio(tmp_path / "out.mp4")[0]) >= 64_000
+    assert len(all_heard(tmp_path / "out.mp4")[0]) >= 64_000
 
 
 @pytest.mark.parametrize("good", [0, 10, 49])

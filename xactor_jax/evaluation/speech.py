@@ -19,7 +19,7 @@ from xactor_jax.evaluation.curves import best_lag, correlation_at_lags, without_
 from xactor_jax.evaluation.motion import Perform, still_box
 from xactor_jax.evaluation.mouth import MouthMeter
 from xactor_jax.evaluation.scenes import Scene, evenly
-from xactor_jax.media.audio import read_audio, to_mono_16k
+from xactor_jax.media.audio import read_mono_16k
 
 MOST_LAG = 12
 LONGEST = 8 * SAMPLE_RATE  # samples of a recording that are used, from its start
@@ -54,11 +54,10 @@ def recordings(
     usable, refused = {}, {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            samples, rate = read_audio(path)
+            audio = read_mono_16k(path, seconds=LONGEST / SAMPLE_RATE)
         except InputError as error:
             refused[path.name] = str(error)
             continue
-        audio = to_mono_16k(samples[: -(-LONGEST * rate // SAMPLE_RATE)], rate)[:LONGEST]
         if len(audio) < SHORTEST:
             refused[path.name] = f"{path}: shorter than a second"
         else:

@@ -24,7 +24,6 @@ LONGEST_GAP = 300  # seconds without sound, or before it
 LONGEST_HOURS = 12
 MOST_SPREAD = 10  # seconds, beside one gap, that a second of sound or of pictures may last for
 MOST_PIXELS = 36_000_000  # of a picture in a video; 8K has 33 million
-_MOST_VALUES = 2**30  # samples times channels of a recording: three hours of stereo at 48 kHz
 _RATES = (1_000, 768_000)  # Hz
 # Formats whose files make FFmpeg open other files or addresses, or make a picture of plain text.
 _OTHERS = {
@@ -52,6 +51,9 @@ _OPTIONS = {
 
 class Sound:
     """A sound track of a file: each time it is gone through, it is decoded anew, block by block.
+
+    Samples are in [-1, 1]. Sound that starts late is preceded by silence, so sample i is heard
+    i / rate seconds after the file's start.
 
     Args:
       seconds: how much of it is heard; None: all.
@@ -83,37 +85,19 @@ class Sound:
             )
 
 
-def read_audio(
-    path: str | os.PathLike, track: int = 0
-) -> tuple[Float32[np.ndarray, "samples channels"], int]:
-    """Decode a sound track of an audio or video file, from its presentation time 0.
-
-    Returns:
-      Samples in [-1, 1] and their rate in Hz. Sound that starts late is preceded by silence, so
-      sample i is heard i / rate seconds after the file's start.
-
-    Raises:
-      InputError: the file is missing, unreadable, without sound, empty, not finite, or holds more
-        than three hours of stereo.
-    """
-    sound, held, channels = Sound(path, track), bytearray(), 1
-    for block in sound:
-        held += block.tobytes()
-        channels = block.shape[1]
-        if len(held) > 4 * _MOST_VALUES:
-            hours = len(held) / 4 / channels / sound.rate / 3600
-            raise InputError(f"{path}: more than {hours:.1f} h of sound; cut it")
-    return np.frombuffer(held, np.float32).reshape(-1, channels), sound.rate
-
-
-def read_mono_16k(path: str | os.PathLike, track: int = 0) -> Float32[np.ndarray, " samples"]:
-    """The same sound as `to_mono_16k(*read_audio(path, track))` makes it, a block at a time.
+def read_mono_16k(
+    path: str | os.PathLike, track: int = 0, seconds: float | None = None
+) -> Float32[np.ndarray, " samples"]:
+    """Mean of the channels at 16 kHz: round(samples * 16000 / rate) samples, unmoved in time.
 
     Memory holds the result alone: 230 MB an hour.
 
+    Args:
+      seconds: how much is heard; None: all. What is wrong with the rest of the file is not noticed.
+
     Raises InputError as going through a `Sound` does.
     """
-    sound, held, heard = Sound(path, track), bytearray(), 0
+    sound, held, heard = Sound(path, track, seconds), bytearray(), 0
     resampler = soxr.ResampleStream(sound.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
     for block in sound:
         held += resampler.resample_chunk(block.mean(axis=1, dtype=np.float32)).tobytes()
@@ -152,11 +136,11 @@ def has_sound(path: str | os.PathLike) -> bool:
         if not container.streams.audio:
             return False
         if container.streams.audio[0].codec_context is None:
-            return True  # but of an unknown form: `read_audio` says so
+            return True  # but of an unknown form: `Sound` says so
         try:
             return next(container.decode(container.streams.audio[0]), None) is not None
         except av.FFmpegError:
-            return True  # but damaged: `read_audio` says so
+            return True  # but damaged: going through a `Sound` says so
 
 
 def open_media(path: Path, *, decoders: bool = True) -> av.container.InputContainer:
@@ -264,19 +248,6 @@ def _blocks(
         for block in blocks:
             yield time, block.to_ndarray().reshape(block.samples, -1)
             time = None  # what else there is of it follows at once
-
-
-def to_mono_16k(
-    samples: Float32[np.ndarray, "samples channels"] | Float32[np.ndarray, " samples"], rate: int
-) -> Float32[np.ndarray, " resampled"]:
-    """Mean of the channels at 16 kHz: round(samples * 16000 / rate) samples, unmoved in time."""
-    mono = samples.mean(axis=1, dtype=np.float32) if samples.ndim == 2 else samples
-    resampled = soxr.resample(mono.astype(np.float32), rate, SAMPLE_RATE, quality="HQ")
-    return _of_length(resampled, round(len(mono) * SAMPLE_RATE / rate))
-
-
-def _of_length(samples: Float32[np.ndarray, " n"], length: int) -> Float32[np.ndarray, " m"]:
-    return np.pad(samples[:length], (0, max(length - len(samples), 0)))
 
 
 def frames_of(samples: int) -> int:
