@@ -86,6 +86,15 @@ def test_a_hand_before_the_face_is_counted():
     assert quality.refusal(result, Quality()).startswith("something covers the face in 30%")
 
 
+def test_a_face_that_moves_in_its_box_is_not_covered():
+    """Boxes of a detector wander by a tenth of a face, and lively faces with them."""
+    meter = ViewMeter()
+    for t, view in enumerate(faces(20)):
+        wander = 0.05 * np.array([np.sin(t), np.cos(1.7 * t), 0], np.float32)
+        meter.add(view, HEAD + wander)
+    assert meter.measures(83.0, 0.0, 0.0).occluded == 0
+
+
 def test_small_faces_turned_ones_and_company_are_refused():
     meter = ViewMeter()
     for view in faces():

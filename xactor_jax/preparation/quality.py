@@ -23,7 +23,10 @@ _TALL = 22  # pixels from which on a stroke is too tall for writing
 # Brows, eyes and hair have lasting strokes too: to either side, above and below the head's centre,
 # in head boxes. Chin and collar are not among them, where captions are.
 _EYES = (0.55, 0.55, 0.1)
-_ALIKE = 0.5  # correlation with the usual face; heads that only turn keep above it
+_ALIKE = 0.5  # correlation with other faces of the clip; heads that only turn keep above it
+_COMPARED = 13  # faces that each is compared with
+_MANY = 0.4  # share of them that it must resemble
+_MOVED = 5  # pixels of a thumbnail
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +38,7 @@ class PictureMeasures:
     dark: float  # mean level of the face, median
     contrast: float  # deviation of the face's levels, median
     static: float  # change of the face from frame to frame in levels, mean
-    occluded: float  # share of frames that are unlike the clip's usual face
+    occluded: float  # share of frames that resemble too few faces of the clip
     turned: float  # share of frames in which a detector of frontal faces did not see it
     yaw: float  # degrees that the head is turned by in a tenth of the frames
     overlay: float  # how full of lasting strokes the fullest window off the eyes is
@@ -113,16 +116,19 @@ def sharpness(face: UInt8[np.ndarray, "h w"]) -> float:
 
 
 def like_itself(faces: Float[np.ndarray, "t 32 32"]) -> Bool[np.ndarray, " t"]:
-    """Which frames correlate with the clip's median face: hands and objects before it do not."""
-    usual = np.median(faces, axis=0)
-    return _correlations(faces, np.broadcast_to(usual, faces.shape)) >= _ALIKE
+    """Which frames resemble many faces of the clip: hands and objects before one do not.
 
-
-def _correlations(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, " t"]:
-    a, b = (x.reshape(len(x), -1) for x in (a, b))
-    a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
-    size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    return (a * b).sum(axis=1) / np.maximum(size, 1e-6)
+    A face is moved by up to `_MOVED` pixels to where it fits best, as a lively head is not where it
+    was on average.
+    """
+    faces = faces.astype(np.float32)
+    inside = slice(_MOVED, -_MOVED)
+    others = faces[np.linspace(0, len(faces) - 1, _COMPARED).astype(int), inside, inside]
+    fits = [
+        [cv2.matchTemplate(face, other, cv2.TM_CCOEFF_NORMED).max() for other in others]
+        for face in faces
+    ]
+    return np.quantile(fits, 1 - _MANY, axis=1) >= _ALIKE
 
 
 def overlay(gradient: Float[np.ndarray, "160 160"], head: Float[np.ndarray, "3"]) -> float:
