@@ -60,11 +60,10 @@ def get_config(variant: str = "mixture") -> ConfigDict:
     config.data.folders = ("data/actors",)
     config.steps, config.motion.context = 6_000, _CONTEXT
     config.evaluate_every, config.optimizer.learning_rate = config.steps, 2e-3
-    # Emotions are heard in a voice's pitch and loudness, which must not be disguised. What is told
-    # and heard of them counts where nothing else gives them away: neither the portrait, nor what
-    # was acted before, nor the noisy latents themselves. docs/drift.md has what the shift does.
+    # Emotions are heard in a voice's pitch and loudness, which must not be disguised, and count
+    # where the portrait does not give them away.
     config.data.windows.update({"other_clip": 1.0, "band_shift": 0.5, "gain": 0.05})
-    config.forcing.update({"drop_history": 0.2, "shift": 3.0})
+    config.data.windows.drop_direction = 0.3
     if variant in AFTER_MIXTURE:
         config.steps //= 5
     for part, fields in VARIANTS[variant].items():
