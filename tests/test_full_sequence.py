@@ -35,12 +35,9 @@ def test_one_window_is_denoised_as_a_whole(made):
     frames, window = 20, sampler.config.audio_window
     heard = features(frames + 2 * window)
     forward = whole_sequence(sampler, network, frames)
-    near = np.abs(np.arange(frames)[:, None] + window - np.arange(frames + 2 * window)) <= window
     # `forward` hears the same features, of which those of the recording lie in the middle.
-    inside = (np.arange(frames + 2 * window) >= window) & (
-        np.arange(frames + 2 * window) < frames + window
-    )
-    audible = (near & inside)[None]
+    frame = np.arange(frames)[:, None] + np.arange(-window, window + 1)
+    audible = ((frame >= 0) & (frame < frames))[None]
     mask = np.ones((1, frames, frames), bool)
     z = np.array(jax.random.normal(jax.random.key(0), (1, frames, 3)))
     for k in range(3):

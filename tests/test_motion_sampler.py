@@ -51,9 +51,8 @@ def test_kept_keys_and_values_are_those_of_the_whole_sequence(rounds, commit):
         tokens = noises(sampler, count + flying, np.float64)
         frames, reach = tokens.shape[1], c.context // c.chunk - flying
         forward = whole_sequence(sampler, network, frames)
-        place = np.arange(frames + 2 * c.audio_window) - c.audio_window
-        near = np.abs(np.arange(frames)[:, None] - place) <= c.audio_window
-        heard, levels = (near & (place >= 0))[None], np.ones((1, frames))
+        window = np.arange(-c.audio_window, c.audio_window + 1)
+        heard, levels = (np.arange(frames)[:, None] + window >= 0)[None], np.ones((1, frames))
 
         def sweep(first, before, after):
             mask = reaching(sampler, frames, reach, first)
@@ -209,8 +208,7 @@ def test_a_sink_keeps_the_first_frames_where_they_are():
     heard = features(8 * c.chunk + 2 * c.audio_window)[None, 6 * c.chunk :]
     frames = np.arange(c.context)
     audio = np.concatenate([np.zeros((1, 15, c.audio)), heard[:, : c.chunk + 4]], axis=1)
-    place = np.arange(audio.shape[1]) - c.audio_window
-    near = np.abs(frames[:, None] - place) <= c.audio_window
+    audible = np.repeat((frames >= 15)[None, :, None], 2 * c.audio_window + 1, axis=2)
     levels = np.repeat([[0.02, 1.0]], [15, 5], axis=1)
     run = compiled(
         lambda network: network(
@@ -219,7 +217,7 @@ def test_a_sink_keeps_the_first_frames_where_they_are():
             frames[None],
             frames[None, None, :] // c.chunk <= frames[None, :, None] // c.chunk,
             audio,
-            near[None] & (frames[:, None] >= 15),
+            audible,
             jnp.ones((1, c.latent)),
             jnp.ones(1, bool),
         ),

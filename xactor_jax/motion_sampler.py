@@ -327,9 +327,8 @@ def _hearing(path: Path, metadata: Mapping[str, Any]) -> Hearing:
 
 def heard_audio(
     config: MotionTransformerConfig, audio_known: Bool[Array, "b a"]
-) -> Bool[Array, "b n a"]:
-    """Which audio frames a context hears when its audio starts one window before it."""
-    frames = audio_known.shape[1] - 2 * config.audio_window
-    offset = jnp.arange(audio_known.shape[1])[None] - jnp.arange(frames)[:, None]
-    near = (offset >= 0) & (offset <= 2 * config.audio_window)
-    return near[None] & audio_known[:, None, :]
+) -> Bool[Array, "b n window"]:
+    """Which frames of its audio window each frame hears, with audio from one window before on."""
+    window = 2 * config.audio_window + 1
+    frames = audio_known.shape[1] - window + 1
+    return jnp.stack([audio_known[:, n : n + frames] for n in range(window)], axis=-1)

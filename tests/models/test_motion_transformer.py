@@ -17,12 +17,15 @@ DRAW = np.random.default_rng(0)
 INPUTS = types.SimpleNamespace(
     z=DRAW.normal(size=(TOKENS, 2)).astype(np.float32),
     level=DRAW.uniform(0.1, 0.9, size=TOKENS).astype(np.float32),
-    audio=DRAW.normal(size=(TOKENS, 3)).astype(np.float32),
+    audio=DRAW.normal(size=(TOKENS + 4, 3)).astype(np.float32),
     reference=DRAW.normal(size=2).astype(np.float32),
 )
-EVERYTHING, NOTHING = np.ones((TOKENS, TOKENS), bool), np.zeros((TOKENS, TOKENS), bool)
+EVERYTHING, SILENCE = np.ones((TOKENS, TOKENS), bool), np.zeros((TOKENS, 5), bool)
 ALONE = np.eye(TOKENS, dtype=bool)
-BAND = np.abs(np.arange(TOKENS)[:, None] - np.arange(TOKENS)) <= 2
+WINDOW = np.ones((TOKENS, 5), bool)
+# Audio begins two frames before the tokens: their own frames are those from the third on.
+DISTANCE = np.arange(TOKENS + 4) - 2 - np.arange(TOKENS)[:, None]
+BAND = np.abs(DISTANCE) <= 2
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def forward(network):
     compiled_run = compiled(run, network)
 
     def influences(
-        mask=EVERYTHING, heard=BAND, seen=True, positions=None, audio=INPUTS.audio, **changed
+        mask=EVERYTHING, heard=WINDOW, seen=True, positions=None, audio=INPUTS.audio, **changed
     ):
         inputs = types.SimpleNamespace(**{**vars(INPUTS), **changed})
         positions = np.arange(TOKENS) if positions is None else positions
@@ -76,12 +79,12 @@ def assert_exactly(influence, expected):
 
 
 def test_audio_frames_are_told_apart_by_their_place(forward):
-    order = np.arange(TOKENS)
+    order = np.arange(TOKENS + 4)
     order[[5, 6]] = 6, 5
     swapped = np.abs(
         forward(mask=ALONE, audio=INPUTS.audio[order]).output - forward(mask=ALONE).output
     )
-    # Token 4 hears frames 2 to 6, the same ones in both: without places only rounding differs.
+    # Token 4 hears frames 4 to 8, the same ones in both: without places only rounding differs.
     assert swapped[4].max() > 1e-5
 
 
@@ -115,29 +118,40 @@ def test_without_clean_history_the_noisy_half_is_chunk_causal_by_itself(forward)
 
 
 def test_a_token_hears_its_window_and_nothing_else(forward):
-    near = np.abs(np.subtract.outer(np.arange(TOKENS), np.arange(TOKENS))) <= 2
-    assert_exactly(forward(mask=ALONE).audio, near)
+    assert_exactly(forward(mask=ALONE).audio, BAND)
+    for place in range(5):
+        heard = SILENCE.copy()
+        heard[:, place] = True
+        assert_exactly(forward(mask=ALONE, heard=heard).audio, place - 2 == DISTANCE)
+
+
+def test_both_copies_hear_the_sound_of_their_frames(forward):
+    frames = TOKENS // 2
+    got = forward(
+        mask=ALONE, positions=np.tile(np.arange(frames), 2), audio=INPUTS.audio[: frames + 4]
+    )
+    assert_exactly(got.audio, np.tile(BAND[:frames, : frames + 4], (2, 1)))
 
 
 def test_sound_reaches_a_chunk_through_earlier_chunks_only(forward):
     got = forward(mask=np.asarray(chunk_causal_mask(TOKENS, CHUNK))).audio
     last_of_chunk = (np.arange(TOKENS) // CHUNK + 1) * CHUNK - 1
-    assert_exactly(got, np.arange(TOKENS)[None] <= last_of_chunk[:, None] + 2)
+    assert_exactly(got, np.arange(TOKENS + 4)[None] <= last_of_chunk[:, None] + 4)
 
 
 def test_dropped_audio_is_not_heard(forward):
-    heard, dropped = forward(), forward(heard=NOTHING)
+    heard, dropped = forward(), forward(heard=SILENCE)
     assert np.all(dropped.audio == 0)
     assert np.abs(heard.output - dropped.output).max() > 1e-2
-    other = forward(heard=NOTHING, audio=-3 * INPUTS.audio)
+    other = forward(heard=SILENCE, audio=-3 * INPUTS.audio)
     np.testing.assert_array_equal(dropped.output, other.output)
 
 
 def test_a_token_that_hears_nothing_leaves_the_others_to_hear(forward):
-    heard = BAND.copy()
+    heard = WINDOW.copy()
     heard[3] = False
     got = forward(mask=ALONE, heard=heard)
-    assert_exactly(got.audio, heard)
+    assert_exactly(got.audio, BAND & (np.arange(TOKENS) != 3)[:, None])
     np.testing.assert_allclose(
         np.delete(got.output, 3, axis=0),
         np.delete(forward(mask=ALONE).output, 3, axis=0),
@@ -156,7 +170,7 @@ def test_a_dropped_reference_is_not_seen(forward):
 
 def test_a_level_for_each_chunk_is_that_of_all_its_frames(network):
     def run(network, level):
-        positions, heard, seen = np.arange(TOKENS)[None], BAND[None], np.ones(1, bool)
+        positions, heard, seen = np.arange(TOKENS)[None], WINDOW[None], np.ones(1, bool)
         inputs = (INPUTS.z[None], level, positions, EVERYTHING[None], INPUTS.audio[None])
         return network(*inputs, heard, INPUTS.reference[None], seen)
 
@@ -184,7 +198,7 @@ def test_every_condition_starts_without_effect_on_a_new_network():
         np.arange(TOKENS)[None],
         EVERYTHING[None],
         INPUTS.audio[None],
-        BAND[None],
+        WINDOW[None],
         INPUTS.reference[None],
         np.ones(1, bool),
     )

@@ -32,7 +32,7 @@ TOKENS = (
     5 + np.arange(4)[None],
     np.ones((1, 4, 9), bool),
     draw(1, 8, 3),
-    np.ones((1, 4, 8), bool),
+    np.ones((1, 4, 5), bool),
     draw(1, 2),
     np.ones(1, bool),
     None,

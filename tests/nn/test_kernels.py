@@ -70,7 +70,7 @@ def test_splash_attention_compiles_for_a_tpu(causal):
 def test_cudnn_is_asked_for_what_it_can_do():
     def asked(dtype=jnp.bfloat16, tokens=512, d=40, mask=None, earlier=None):
         tokens = jnp.zeros((1, tokens, 2, d), dtype)
-        return kernels.suits_cudnn(tokens, tokens, mask, None, earlier)
+        return kernels.suits_cudnn(tokens, tokens, mask, earlier)
 
     assert asked()
     assert not asked(jnp.float32)
@@ -87,26 +87,24 @@ def test_cudnn_is_not_asked_of_gpus_that_lack_its_kernel(monkeypatch, capability
         jax, "local_devices", lambda: [SimpleNamespace(compute_capability=capability)]
     )
     tokens = jnp.zeros((1, 512, 2, 40), jnp.bfloat16)
-    assert not kernels.suits_cudnn(tokens, tokens, None, None, None)
+    assert not kernels.suits_cudnn(tokens, tokens, None, None)
 
 
 @pytest.mark.parametrize("mask", [None, (2, 1, 1, 1024), (1, 1, 512, 1024)])
-@pytest.mark.parametrize("biased", [False, True])
-def test_what_cudnn_is_asked_for_is_lowered_for_it(monkeypatch, mask, biased):
+def test_what_cudnn_is_asked_for_is_lowered_for_it(monkeypatch, mask):
     checks = "jax._src.cudnn.fused_attention_stablehlo."  # they look for a GPU
     monkeypatch.setattr(checks + "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(checks + "check_compute_capability", lambda wanted: wanted <= "8.0")
     query, key = (jax.ShapeDtypeStruct((2, n, 8, 40), jnp.bfloat16) for n in (512, 1024))
     seen = None if mask is None else jax.ShapeDtypeStruct(mask, bool)
-    bias = jax.ShapeDtypeStruct((2, 8, 512, 1024), jnp.float32) if biased else None
-    assert kernels.suits_cudnn(query, key, seen, bias, None)
+    assert kernels.suits_cudnn(query, key, seen, None)
 
-    def loss(query, key, value, seen, bias):
-        return jnp.sum(kernels.cudnn(query, key, value, seen, bias).astype(jnp.float32))
+    def loss(query, key, value, seen):
+        return jnp.sum(kernels.cudnn(query, key, value, seen).astype(jnp.float32))
 
-    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(query, key, key, seen, bias)
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(query, key, key, seen)
     program = traced.lower(lowering_platforms=("cuda",)).as_text()
-    without_scores = not biased and (mask is None or mask[2] == 1)  # nothing is given for each pair
+    without_scores = mask is None or mask[2] == 1  # nothing is given for each pair
     assert ("fmhaSoftmaxBackward" if without_scores else "fmhaScaleBiasSoftmaxBackward") in program
 
 
@@ -123,6 +121,6 @@ def test_keys_hidden_by_a_mark_are_not_seen():
 def test_cudnn_attention_is_attention():
     query, key, value = (jnp.asarray(draw(n), jnp.bfloat16) for n in (Q, K, K))
     for mask in MASKS.values():
-        found = kernels.cudnn(query, key, value, mask, None)
+        found = kernels.cudnn(query, key, value, mask)
         monkey = attention(*(x.astype(jnp.float32) for x in (query, key, value)), mask)
         np.testing.assert_allclose(found.astype(jnp.float32), monkey, atol=0.05)

@@ -183,7 +183,7 @@ class MotionTransformer(nnx.Module):
         positions: Int[Array, "b n"],
         mask: Bool[Array, "#b n k"] | Bool[np.ndarray, "#b n k"],
         audio: Float[Array, "b a f"] | Heard,
-        audio_heard: Bool[Array, "b n a"],
+        audio_heard: Bool[Array, "b n window"],
         reference: Float[Array, "b d"],
         reference_seen: Bool[Array, " b"],
         direction: Float[Array, "b n w"] | None = None,
@@ -192,15 +192,16 @@ class MotionTransformer(nnx.Module):
         """One pass.
 
         Args:
-          z: standardised motion latents, each at its noise level.
+          z: standardised motion latents, each at its noise level; of the frames that the audio is
+            around, once or several times over, one copy after the other.
           noise_level: in [0, 1], each that of n / m tokens, such as a chunk's; or what `modulation`
             made of it.
           positions: frame numbers of the tokens within the context (rotary position).
           mask: which tokens each token sees: those of `past`, then those of `z`.
-          audio: audio features, one a frame, from one audio window before the first position on;
-            or what `hear` made of them.
-          audio_heard: which audio frames each token hears; one that hears none hears a learned
-            silence, which is also what training drops audio to.
+          audio: audio features, one a frame, from one audio window before the first frame to one
+            after the last; or what `hear` made of them.
+          audio_heard: which frames of its audio window each token hears; one that hears none hears
+            a learned silence, which is also what training drops audio to.
           reference, reference_seen: the portrait's own latent, or False to do without.
           direction: what the performer is told (data/direction.py); zeros, or None, tell nothing.
           past: h finished tokens, at positions 0 to h - 1; or what `turned` made of them.
@@ -268,12 +269,6 @@ class MotionTransformer(nnx.Module):
         x = self.latent_in(z.astype(c.dtype)) + still[:, None]
         if self.direction_in is not None and direction is not None:
             x = x + self.direction_in(direction.astype(c.dtype))
-        silence = ~jnp.any(audio_heard, axis=-1, keepdims=True)
-        audio_mask = jnp.concatenate([silence, audio_heard], axis=-1)
-        # Where in its window a token finds each audio frame.
-        frame = positions - jnp.min(positions, axis=1, keepdims=True)
-        place = jnp.arange(audio_heard.shape[-1]) - frame[:, :, None]
-        place = jnp.clip(place, 0, 2 * c.audio_window)
         if isinstance(past, KeyValueCache):
             past = past.turned()
         none, ready = [None] * c.depth, isinstance(noise_level, Modulation)
@@ -287,7 +282,7 @@ class MotionTransformer(nnx.Module):
             if sound is None:
                 sound = block.audio_attention.keys_and_values(heard)
             x = constrain(x, "batch", "frames")
-            return block(x, modulation, positions, mask, sound, audio_mask, place, before)
+            return block(x, modulation, positions, mask, sound, audio_heard, before)
 
         x, made = repeated(
             through,
@@ -335,7 +330,7 @@ class Block(nnx.Module):
         self.hidden = linear(c.width, c.feed_forward * c.width)
         self.out = linear(c.feed_forward * c.width, c.width)
 
-    def __call__(self, x, modulation, positions, mask, sound, audio_mask, place, past):
+    def __call__(self, x, modulation, positions, mask, sound, audio_heard, past):
         """The tokens' new features, and their keys and values in self-attention.
 
         modulation, sound: what this block's layers of those names make of levels and audio.
@@ -345,11 +340,8 @@ class Block(nnx.Module):
         h = modulate(self.norm1(x), shift1, scale1)
         seen, own = self.self_attention(h, positions, mask, past)
         x = x + gate1 * seen
-        bias = rearrange(self.audio_place[...][:, place], "heads b n a -> b heads n a")
-        bias = jnp.pad(bias, [(0, 0), (0, 0), (0, 0), (1, 0)])  # silence has no place
-        keys, values = sound
-        x = x + self.audio_attention.see(
-            self.audio_norm(x), keys, values, audio_mask[:, None], bias.astype(x.dtype)
+        x = x + self.audio_attention.see_windows(
+            self.audio_norm(x), sound, audio_heard, self.audio_place[...]
         )
         h = modulate(self.norm2(x), shift2, scale2)
         return x + gate2 * self.out(nnx.gelu(self.hidden(h))), own

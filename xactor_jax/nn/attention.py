@@ -20,6 +20,7 @@ KeysAndValues = tuple[Float[Array, "b k heads d"], Float[Array, "b k heads d"]]
 
 
 SCORES = 2**24  # at most so many scores are held at once on each device; 64 MB in fp32
+BLOCK = 25  # frames whose windows are seen together; fewer make small products, more waste work
 
 
 def attention(
@@ -27,47 +28,46 @@ def attention(
     key: Float[Array, "b k heads d"],
     value: Float[Array, "b k heads d"],
     mask: kernels.Mask = None,
-    bias: Float[Array, "b heads q k"] | None = None,
     earlier: KeysAndValues | None = None,
 ) -> Float[Array, "b q heads d"]:
     """Scaled dot-product attention; where the mask is False nothing is seen. Softmax in fp32.
 
-    A bias is added to the scores. Long sequences go to the kernels of nn/kernels.py where one suits
-    device and arguments. Elsewhere queries are taken in blocks, one after another, so that no more
-    than `SCORES` scores exist at a time (or those of a single query): memory grows with the number
-    of tokens and not with its square (Rabe and Staats, arXiv 2112.05682), in training too.
+    Long sequences go to the kernels of nn/kernels.py where one suits device and arguments.
+    Elsewhere queries are taken in blocks, one after another, so that no more than `SCORES` scores
+    exist at a time (or those of a single query): memory grows with the number of tokens and not
+    with its square (Rabe and Staats, arXiv 2112.05682), in training too.
 
     Args:
-      earlier: keys and values that come before `key` and `value` in mask and bias; (b, heads, e, d)
+      earlier: keys and values that come before `key` and `value` in the mask; (b, heads, e, d)
         each, as they are computed with, so that those of many calls are not copied.
     """
     where = platform()
-    if where == "tpu" and kernels.suits_splash(query, key, mask, bias, earlier):
+    if where == "tpu" and kernels.suits_splash(query, key, mask, earlier):
         return kernels.splash(query, key, value, mask)
-    if where in ("gpu", "cuda") and kernels.suits_cudnn(query, key, mask, bias, earlier):
-        return kernels.cudnn(query, key, value, mask, bias)
+    if where in ("gpu", "cuda") and kernels.suits_cudnn(query, key, mask, earlier):
+        return kernels.cudnn(query, key, value, mask)
     q = query.shape[1]
     query, key, value = (rearrange(x, "b n heads d -> b heads n d") for x in (query, key, value))
     count = key.shape[2] + (0 if earlier is None else earlier[0].shape[2])
     of_one_query = math.prod(query.shape[:2]) * count
     blocks = -(-q // max(1, SCORES * mesh_size() // of_one_query))
     if blocks == 1:
-        seen = _seen(query, key, value, mask, bias, earlier)
+        seen = _seen(query, key, value, mask, earlier)
         return rearrange(seen, "b heads n d -> b n heads d")
     rows = -(-q // blocks)
     pad = functools.partial(_padded, rows=rows * blocks)
-    query, mask, bias = pad(query), pad(mask), pad(bias)
+    query, mask = pad(query), pad(mask)
 
     @jax.checkpoint
     def block(number: Int[Array, ""]) -> Float[Array, "b heads rows d"]:
         part = functools.partial(_rows, start=number * rows, count=rows)
-        return _seen(part(query), key, value, part(mask), part(bias), earlier)
+        return _seen(part(query), key, value, part(mask), earlier)
 
     parts = jax.lax.map(block, jnp.arange(blocks))
     return rearrange(parts, "blocks b heads rows d -> b (blocks rows) heads d")[:, :q]
 
 
-def _seen(query, key, value, mask, bias, earlier) -> Float[Array, "b heads q d"]:
+def _seen(query, key, value, mask, earlier) -> Float[Array, "b heads q d"]:
     """Attention, its arguments with heads before tokens."""
     precise = jnp.promote_types(query.dtype, jnp.float32)
     scores_of = functools.partial(jnp.einsum, "bhqd,bhkd->bhqk", preferred_element_type=precise)
@@ -75,10 +75,8 @@ def _seen(query, key, value, mask, bias, earlier) -> Float[Array, "b heads q d"]
     if earlier is not None:
         scores = jnp.concatenate([scores_of(query, earlier[0]), scores], axis=-1)
     scores = scores * query.shape[-1] ** -0.5
-    if bias is not None:
-        scores = scores + bias.astype(precise)
-    if mask is not None:  # finite, so that a query that sees nothing is no NaN
-        scores = jnp.where(mask, scores, 0.7 * jnp.finfo(precise).min)
+    if mask is not None:
+        scores = jnp.where(mask, scores, _unseen(precise))
     weights, see = jax.nn.softmax(scores).astype(value.dtype), "bhqk,bhkd->bhqd"
     if earlier is None:
         return jnp.einsum(see, weights, value)
@@ -86,11 +84,16 @@ def _seen(query, key, value, mask, bias, earlier) -> Float[Array, "b heads q d"]
     return jnp.einsum(see, before, earlier[1]) + jnp.einsum(see, weights, value)
 
 
+def _unseen(dtype: Any) -> float:
+    """A score of what is not seen; finite, so that a query that sees nothing is no NaN."""
+    return 0.7 * float(jnp.finfo(dtype).min)
+
+
 def _padded(x: Any, rows: int) -> Any:
     """With so many query rows; as it is where all queries share one."""
     if x is None or x.shape[2] == 1:
         return x
-    return jnp.pad(x, [(0, 0), (0, 0), (0, rows - x.shape[2]), (0, 0)])
+    return _lengthened(x, 2, rows)
 
 
 def _rows(x: Any, start: Int[Array, ""], count: int) -> Any:
@@ -98,6 +101,76 @@ def _rows(x: Any, start: Int[Array, ""], count: int) -> Any:
     if x is None or x.shape[2] == 1:
         return x
     return jax.lax.dynamic_slice_in_dim(x, start, count, axis=2)
+
+
+def windowed_attention(
+    query: Float[Array, "b n heads d"],
+    keys: Float[Array, "b 1+a heads d"],
+    values: Float[Array, "b 1+a heads d"],
+    heard: Bool[Array, "b n window"],
+    bias: Float[Array, "heads window"],
+    block: int = BLOCK,
+) -> Float[Array, "b n heads d"]:
+    """Attention of the i-th of t frames to those from i to i + window - 1 of a sound.
+
+    Softmax in fp32. Queries are taken in blocks, each against the keys that its frames can hear:
+    work and memory grow with frames x window (sliding chunks of Longformer, arXiv 2004.05150).
+
+    Args:
+      query: of all frames, once or several times over, one copy after the other.
+      keys, values: of silence, whose value is what a token gets that hears nothing; then of the
+        sound, a = t + window - 1.
+      heard: which frames of its window each token hears.
+      bias: added to the scores, by place in the window.
+      block: frames of a block at most; it changes the time that is taken and nothing else.
+
+    Raises ValueError where keys and queries are not of the same frames.
+    """
+    (b, n, heads, d), window = query.shape, heard.shape[2]
+    frames = keys.shape[1] - window
+    if frames < 1 or n % frames:
+        raise ValueError(f"{n} queries for a sound of {frames} frames and a window of {window}")
+    count = -(-frames // block)
+    block = -(-frames // count)  # blocks of one size waste the least
+    reach = block + window - 1
+
+    def in_blocks(x: Array) -> Array:
+        """(b, n, ...) -> (b, copies, blocks, block, ...)."""
+        x = _lengthened(x.reshape(b, n // frames, frames, *x.shape[2:]), 2, count * block)
+        return x.reshape(*x.shape[:2], count, block, *x.shape[3:])
+
+    def windows(x: Array) -> Float[Array, "b blocks reach heads d"]:
+        # Whole blocks side by side, since the gradient of a gather is a scatter, which is slow.
+        parts = -(-reach // block)
+        x = _lengthened(x[:, 1:], 1, (count + parts - 1) * block)
+        x = x.reshape(b, -1, block, heads, d)
+        x = jnp.concatenate([x[:, first : first + count] for first in range(parts)], axis=2)
+        return x[:, :, :reach]
+
+    precise = jnp.promote_types(query.dtype, jnp.float32)
+    products, see = "bcjqhd,bjmhd->bjhcqm", "bjhcqm,bjmhd->bcjqhd"
+    scores = jnp.einsum(products, in_blocks(query), windows(keys), preferred_element_type=precise)
+    by_place = jnp.broadcast_to(bias.astype(precise)[:, None], (heads, block, window))
+    scores = scores * d**-0.5 + _sheared(by_place)[:, None]
+    mask = rearrange(_sheared(in_blocks(heard)), "b c j q m -> b j 1 c q m")
+    weights = jax.nn.softmax(jnp.where(mask, scores, _unseen(precise))).astype(values.dtype)
+    seen = jnp.einsum(see, weights, windows(values))
+    seen = rearrange(seen, "b c j q heads d -> b c (j q) heads d")[:, :, :frames]
+    hears = jnp.any(heard, axis=-1)[..., None, None]
+    return jnp.where(hears, seen.reshape(query.shape), values[:, :1])
+
+
+def _lengthened(x: Array, axis: int, size: int) -> Array:
+    """With zeros at the end of an axis, up to a size."""
+    return jnp.pad(x, [(0, size - n if m == axis else 0) for m, n in enumerate(x.shape)])
+
+
+def _sheared(x: Array) -> Array:
+    """(..., rows, window) -> (..., rows, rows + window - 1): row i moved by i; zeros elsewhere."""
+    *around, rows, window = x.shape
+    wide = rows + window - 1
+    flat = _lengthened(x, x.ndim - 1, wide + 1).reshape(*around, -1)
+    return flat[..., : rows * wide].reshape(*around, rows, wide)
 
 
 class MultiHeadAttention(nnx.Module):
@@ -129,7 +202,6 @@ class MultiHeadAttention(nnx.Module):
         x: Float[Array, "b q d"],
         context: Float[Array, "b k c"] | None = None,
         mask: Bool[Array, "#b #1 #q k"] | None = None,
-        bias: Float[Array, "b heads q k"] | None = None,
         further: KeysAndValues | None = None,
     ) -> Float[Array, "b q d"]:
         """What x sees of the context (x itself by default) and, after it, of `further`."""
@@ -137,22 +209,23 @@ class MultiHeadAttention(nnx.Module):
         if further is not None:
             keys = jnp.concatenate([keys, further[0]], axis=1)
             values = jnp.concatenate([values, further[1]], axis=1)
-        return self.see(x, keys, values, mask, bias)
+        return self.to_out(attention(self._queries(x), keys, values, mask).reshape(x.shape))
 
-    def see(
+    def see_windows(
         self,
-        x: Float[Array, "b q d"],
-        keys: Float[Array, "b k heads d"],
-        values: Float[Array, "b k heads d"],
-        mask: Bool[Array, "#b #1 #q k"] | None = None,
-        bias: Float[Array, "b heads q k"] | None = None,
-    ) -> Float[Array, "b q d"]:
-        """What x sees of keys and values that `keys_and_values` made."""
-        b, q, d = x.shape
-        query = self.to_q(x).reshape(b, q, self.heads, -1)
-        return self.to_out(attention(query, keys, values, mask, bias).reshape(b, q, d))
+        x: Float[Array, "b n d"],
+        context: KeysAndValues,
+        heard: Bool[Array, "b n window"],
+        bias: Float[Array, "heads window"],
+    ) -> Float[Array, "b n d"]:
+        """What x sees of its windows of a context, of which `keys_and_values` made these."""
+        seen = windowed_attention(self._queries(x), *context, heard, bias)
+        return self.to_out(seen.reshape(x.shape))
+
+    def _queries(self, x: Float[Array, "b q d"]) -> Float[Array, "b q heads e"]:
+        return self.to_q(x).reshape(*x.shape[:2], self.heads, -1)
 
     def keys_and_values(self, context: Float[Array, "b k c"]) -> KeysAndValues:
-        """What a context is seen by; made once, it serves as `further` again and again."""
+        """What a context is seen by; made once, it serves again and again."""
         shape = (*context.shape[:2], self.heads, -1)
         return self.to_k(context).reshape(shape), self.to_v(context).reshape(shape)

@@ -25,22 +25,22 @@ WORTH_IT = 2**18  # pairs of query and key from which on a kernel pays
 Mask = Bool[Array, "#b #1 #q k"] | Bool[np.ndarray, "#b #1 #q k"] | None
 
 
-def suits_splash(query: Array, key: Array, mask: Mask, bias: Any, earlier: Any) -> bool:
+def suits_splash(query: Array, key: Array, mask: Mask, earlier: Any) -> bool:
     """Whether the TPU kernel can compute it, and gains by it."""
-    if bias is not None or earlier is not None:
+    if earlier is not None:
         return False
     known = mask is None or mask.shape[2] == 1 or _is_static(mask)
     return known and query.shape[1] * key.shape[1] >= WORTH_IT
 
 
-def suits_cudnn(query: Array, key: Array, mask: Mask, bias: Any, earlier: Any) -> bool:
+def suits_cudnn(query: Array, key: Array, mask: Mask, earlier: Any) -> bool:
     """Whether cuDNN's kernel can compute it, and gains by it.
 
     It takes half precision, heads of up to 128 numbers, even counts of tokens (its backward pass),
     and GPUs since Ampere (of compute capability 8).
     """
     q, k = query.shape[1], key.shape[1]
-    d = query.shape[-1] + (MARK if _hides_keys(mask) and bias is None else 0)
+    d = query.shape[-1] + (MARK if _hides_keys(mask) else 0)
     if query.dtype not in (jnp.bfloat16, jnp.float16) or d % 8 or d > 128 or earlier is not None:
         return False
     return q % 2 == k % 2 == 0 and q * k >= WORTH_IT and _since_ampere()
@@ -58,19 +58,16 @@ def cudnn(
     key: Float[Array, "b k heads d"],
     value: Float[Array, "b k heads d"],
     mask: Mask,
-    bias: Float[Array, "b heads q k"] | None,
 ) -> Float[Array, "b q heads d"]:
     """Attention by cuDNN; arguments are those of nn.attention.attention."""
     scale, d = query.shape[-1] ** -0.5, value.shape[-1]
-    if bias is not None:
-        bias = bias.astype(query.dtype)
-    elif mask is not None and _hides_keys(mask):
+    if mask is not None and _hides_keys(mask):
         query, key, value = marked(query, key, value, mask)
         mask = None
     if mask is not None:  # the kernel wants a row for every query
         mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
     found = jax.nn.dot_product_attention(
-        query, key, value, bias=bias, mask=mask, scale=scale, implementation="cudnn"
+        query, key, value, mask=mask, scale=scale, implementation="cudnn"
     )
     return found[..., :d]
 
