@@ -22,6 +22,7 @@ from typing import Any
 from configs.drift import AFTER_MIXTURE, get_config
 from experiments.drift_report import write_report
 from xactor_jax.command import Parser, run, start_up
+from xactor_jax.config import build
 from xactor_jax.data.tracks import shards_digest
 from xactor_jax.errors import InputError
 from xactor_jax.evaluation.drift import scripts
@@ -67,6 +68,9 @@ RUNS = (
     Run("noised_commit", "mixture", {"commit": "noised"}),
     Run("kept_commit", "mixture", {"commit": "kept"}),
     Run("history_guidance", "mixture", {"history_guidance": 1.5}),
+    Run("audio_guidance_1", "mixture", {"audio_guidance": 1.0}),
+    Run("audio_guidance_2", "mixture", {"audio_guidance": 2.0}),
+    Run("emotion_guidance_1", "mixture", {"emotion_guidance": 1.0}),
     Run("context_4"),
     Run("chunk_10"),
     Run("chunk_25"),
@@ -125,15 +129,16 @@ def made_by_of(
         **shared,
         "variant": each.trained,
         "weights": digest(sampler.weights),
-        "sampling": dataclasses.asdict(sampling_of(each, sampler)),
+        "sampling": dataclasses.asdict(sampling_of(each)),
         "voices": chosen.voices,
         "minutes": chosen.minutes if each.whole else chosen.ablation_minutes,
     }
 
 
-def sampling_of(each: Run, sampler: MotionSampler) -> MotionSampling:
-    """The weights' own sampling, with the run's changes."""
-    return dataclasses.replace(sampler.sampling, **each.sampling)
+def sampling_of(each: Run) -> MotionSampling:
+    """The sampling of the variant's config, with the run's changes."""
+    config = get_config(each.trained)
+    return build(MotionSampling, config.sampling.to_dict() | dict(each.sampling))
 
 
 def measure(
@@ -142,7 +147,7 @@ def measure(
     """The numbers of a run."""
     return bench.measure(
         sampler,
-        sampling_of(each, sampler),
+        sampling_of(each),
         0,
         minutes=chosen.minutes if each.whole else chosen.ablation_minutes,
         rendering=bench.renderer.config.sampling if each.whole else None,
