@@ -65,7 +65,7 @@ def get_config(variant: str = "mixture") -> ConfigDict:
     config.data.windows.update({"other_clip": 1.0, "band_shift": 0.5, "gain": 0.05})
     config.data.windows.drop_direction = 0.3
     # The voice's guidance drives motion away from what people do, an emotion's makes it plain.
-    config.sampling.update({"audio_guidance": 1.25, "emotion_guidance": 3.0})
+    config.sampling.update({"audio_guidance": 1.25, "emotion_guidance": 4.0})
     if variant in AFTER_MIXTURE:
         config.steps //= 5
     for part, fields in VARIANTS[variant].items():

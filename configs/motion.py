@@ -26,7 +26,9 @@ def get_config(size: str = "full") -> ConfigDict:
     check_size(size)
     config = base("motion")
     config.renderer = ""  # weights of the autoencoder, or a folder of converted ones
-    config.sampling = ConfigDict({"steps": 10, "chunks_in_flight": 1, "audio_guidance": 2.0})
+    config.sampling = ConfigDict(
+        {"steps": 10, "chunks_in_flight": 1, "audio_guidance": 2.0, "emotion_guidance": 3.0}
+    )
     config.steps, config.batch_size = 400_000, 256
     config.optimizer.update({"learning_rate": 1e-4, "warmup_steps": 5_000, "weight_decay": 1e-3})
     config.mel = ConfigDict({"bands": 40, "hops": 4})
