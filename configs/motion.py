@@ -7,8 +7,8 @@ noise levels are our defaults (diffusion/noise_levels.py says why a mixture).
     python -m xactor_jax.main --config=configs/motion.py:tiny --workdir=runs/motion \\
         --config.renderer=runs/autoencoder/model.safetensors
 
-On two CPU cores tiny does 5 steps a second, after ten minutes in which all clips are encoded; its
-8,000 steps reached what the README has.
+On two CPU cores tiny does 5 steps a second, once all clips are encoded; its 8,000 steps reached
+what the README has.
 
 `SLICES` names the devices that each size is meant for; `python -m xactor_jax.plan` says what it
 needs on them or on others.

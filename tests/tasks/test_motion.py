@@ -242,8 +242,8 @@ def test_rows_without_copies_are_told_what_masks_would_leave_them(config, task, 
     (dealt, dealt_gradient), (masked, masked_gradient) = loss(True), loss(False)
     t = task.config.context
     assert tokens == [(4, 2 * t), (4, t), (8, 2 * t)]
+    # Sums of fp32 in another order, of which a gradient has far more.
     np.testing.assert_allclose(dealt, masked, rtol=1e-5)
-    # Sums of fp32 in another order.
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max() + 1e-7),
         dealt_gradient,
