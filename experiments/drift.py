@@ -122,7 +122,7 @@ def weights_of(variant: str, chosen: Namespace) -> Path:
 
 
 def made_by_of(
-    each: Run, sampler: MotionSampler, chosen: Namespace, shared: Mapping[str, str]
+    each: Run, sampler: MotionSampler, chosen: Namespace, shared: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a run's numbers depend on; `shared`: what those of all runs do."""
     return {
@@ -130,7 +130,6 @@ def made_by_of(
         "variant": each.trained,
         "weights": digest(sampler.weights),
         "sampling": dataclasses.asdict(sampling_of(each)),
-        "voices": chosen.voices,
         "minutes": chosen.minutes if each.whole else chosen.ablation_minutes,
     }
 
@@ -154,23 +153,32 @@ def measure(
     )
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """What was measured before. Raises InputError for a file that cannot be read."""
+def read_results(path: Path, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured before by what all runs share; other numbers cannot stand beside it.
+
+    Raises InputError for a file that cannot be read.
+    """
     if not path.is_file():
         return {"runs": {}}
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        runs = json.loads(path.read_text())["runs"]
+    except (KeyError, OSError, ValueError) as error:
         raise InputError(f"{path}: not this experiment's results ({error}); move it") from None
+    return {
+        "runs": {
+            name: each for name, each in runs.items() if shared.items() <= each["made_by"].items()
+        }
+    }
 
 
-def shared_by_all(chosen: Namespace, renderer: PortraitRenderer) -> dict[str, str]:
-    """Digests of the renderer, the actors, and what the voices say."""
+def shared_by_all(chosen: Namespace, renderer: PortraitRenderer) -> dict[str, Any]:
+    """Digests of the renderer, the actors, and what the voices say; how many speak."""
     [script] = scripts(1, 1, lambda done: None)
     return {
         "renderer": digest(renderer.weights[0]),
         "actors": shards_digest(Path(chosen.actors)),
         "script": hashlib.sha256(script.audio.tobytes()).hexdigest()[:12],
+        "voices": chosen.voices,
     }
 
 
@@ -181,7 +189,7 @@ def main() -> None:
     folder, renderer = Path(chosen.output), PortraitRenderer(Path(chosen.renderer))
     folder.mkdir(parents=True, exist_ok=True)
     shared = shared_by_all(chosen, renderer)
-    results, bench = read_results(folder / "drift.json"), None
+    results, bench = read_results(folder / "drift.json", shared), None
     wanted = chosen.only.split(",") if chosen.only else [each.name for each in RUNS]
     for each in RUNS:
         if each.name not in wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 from xactor_jax.evaluation.drift import summary
@@ -21,14 +22,16 @@ _WAYS = {
 _HEADINGS = {
     "Fréchet, first minute": lambda run: run["minutes"]["frechet"][0],
     "last": lambda run: run["minutes"]["frechet"][-1],
+    "last / first": lambda run: run["frechet_ratio"],
     "deviation": lambda run: (run["deviation_least"], run["deviation_most"]),
     "velocity": lambda run: (run["velocity_least"], run["velocity_most"]),
     "mouth r, first": lambda run: run["minutes"]["mouth_r"][0],
-    "last ": lambda run: run["minutes"]["mouth_r"][-1],
+    "last / first ": lambda run: run["mouth_ratio"],
     "emotion heard": lambda run: run["emotion_announced"],
     "then held": lambda run: run["emotion_held"],
     "emotion told": lambda run: run.get("told_announced"),
     "then held ": lambda run: run.get("told_held"),
+    "±": lambda run: _error(run["minutes"].get("told_held")),
     "yaw range": lambda run: run["minutes"]["yaw_range"][-1],
     "blinks": lambda run: run["minutes"]["blinks"][-1],
 }
@@ -82,6 +85,12 @@ def shortened(runs: Mapping[str, Any]) -> dict[str, Any]:
         n = run["n"] | {"minutes": least}
         found[name] = run | summary(minutes) | {"minutes": minutes, "n": n}
     return found
+
+
+def _error(minutes: list[float | None] | None) -> float | None:
+    """Standard error of a mean over minutes."""
+    values = [value for value in minutes or [] if value is not None and value == value]
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def _sizes(runs: Mapping[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """The drift experiment: variants that differ as they say, and a page whose words are kept."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,8 @@ def measured(frechet):
     names += ("deviation_ratio", "velocity_ratio", "identity", "colour", "sharpness")
     ends = {f"{name}_{end}": 1.0 for name in ("deviation", "velocity") for end in ("least", "most")}
     return ends | {
+        "frechet_ratio": frechet[-1] / frechet[0],
+        "mouth_ratio": 0.9,
         "emotion_announced": 0.5,
         "emotion_held": float("nan"),
         "emotion_real": 0.9,
@@ -59,14 +63,14 @@ def test_the_page_shows_the_numbers_and_keeps_its_words(tmp_path):
     write_report(tmp_path, {"runs": runs})
     first = page.read_text()
     assert "Found: it drifts." in first
-    assert "| (c) mixture | 1.25 | 1.5 | 1 to 1 |" in first
-    assert "| context_1 | 3 | 3.14 |" in first
+    assert "| (c) mixture | 1.25 | 1.5 | 1.2 | 1 to 1 |" in first
+    assert "| context_1 | 3 | 3.14 | 1.05 |" in first
     write_report(tmp_path, {"runs": runs})
     assert page.read_text() == first
     runs["teacher_forcing"] = measured([1.0, 9.0])
     page.write_text(first + "\nAfterwards.\n")
     write_report(tmp_path, {"runs": runs})
-    assert "| (a) teacher forcing | 1 | 9 |" in page.read_text()
+    assert "| (a) teacher forcing | 1 | 9 | 9 |" in page.read_text()
     assert page.read_text().endswith("Afterwards.\n")
     assert (tmp_path / "drift.png").stat().st_size > 0
 
@@ -80,7 +84,7 @@ def test_runs_are_compared_over_the_minutes_that_all_have(tmp_path):
     ablations = (tmp_path / "drift.md").read_text().split("![curves]")[1]
     assert "8 voices of 2 minutes each" in ablations
     row = next(line for line in ablations.splitlines() if line.startswith("| mixture"))
-    expected = [2, 4, "0.5 to 0.7", "0.5 to 0.7", 0.5, 0.7, 0.6, 0.6, 0.6, 0.6, 0.7, 0.7]
+    expected = [2, 4, 2, "0.5 to 0.7", "0.5 to 0.7", 0.5, 1.4, 0.6, 0.6, 0.6, 0.6, 0.1, 0.7, 0.7]
     assert row == f"| mixture | {' | '.join(map(str, expected))} |"
 
 
@@ -100,4 +104,13 @@ def test_what_cannot_be_run_is_named(wrong, message):
 def test_results_of_something_else_are_not_overwritten(tmp_path):
     (tmp_path / "drift.json").write_text("not JSON")
     with pytest.raises(InputError, match=r"drift\.json"):
-        read_results(tmp_path / "drift.json")
+        read_results(tmp_path / "drift.json", {})
+
+
+def test_numbers_of_another_setup_do_not_stand_beside_these(tmp_path):
+    def of(renderer: str, weights: str) -> dict:
+        return {"made_by": {"renderer": renderer, "weights": weights}}
+
+    file = tmp_path / "drift.json"
+    file.write_text(json.dumps({"runs": {"mixture": of("new", "1"), "context_1": of("old", "2")}}))
+    assert read_results(file, {"renderer": "new"}) == {"runs": {"mixture": of("new", "1")}}

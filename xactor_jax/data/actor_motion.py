@@ -62,9 +62,15 @@ class Motion:
 
 
 def make_motion(
-    name: str, seed: tuple[int, ...], seconds: float, voice: Voice | None = None
+    name: str,
+    seed: tuple[int, ...],
+    seconds: float,
+    voice: Voice | None = None,
+    take_seconds: float | None = None,
 ) -> Motion:
     """The Motion of `seconds` that follows from `seed`, spoken by `voice` (default: a random one).
+
+    take_seconds: emotions are held as long as in a take of this length; None: as in this one's.
 
     Raises:
       InputError: espeak-ng is missing or lacks the voice.
@@ -73,7 +79,7 @@ def make_motion(
     frames = max(round(seconds * FRAME_RATE), 1)
     seconds = frames / FRAME_RATE
     voice = voice or choose_voice(random)
-    script = write_script(random, seconds)
+    script = write_script(random, seconds, take_seconds)
     with speaker(int(random.integers(1, 2**31))) as espeak:
         performance = perform(script, seconds, voice, espeak, random)
     audio = _recorded(performance.speech.audio, random)

@@ -48,12 +48,17 @@ class Performance:
     starts: tuple[float, ...]
 
 
-def write_script(random: np.random.Generator, seconds: float) -> tuple[Phase, ...]:
-    """Phases for at least `seconds`: each announced emotion is held, then released or changed."""
+def write_script(
+    random: np.random.Generator, seconds: float, take_seconds: float | None = None
+) -> tuple[Phase, ...]:
+    """Phases for at least `seconds`: each announced emotion is held, then released or changed.
+
+    take_seconds: emotions are held as long as in a take of this length; None: as in this one's.
+    """
     phases: list[Phase] = []
     if random.random() < 0.4:
         phases.append(Phase("neutral", 0.0, False, random.uniform(1, 4)))
-    hold = np.clip(0.35 * seconds, 3, 15)
+    hold = np.clip(0.35 * (take_seconds or seconds), 3, 15)
     last = "neutral"
     while sum(phase.seconds for phase in phases) < seconds:
         emotion = str(random.choice([e for e in EMOTIONS[1:] if e != last]))

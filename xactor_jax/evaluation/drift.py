@@ -35,6 +35,7 @@ WINDOW = 10 * FRAME_RATE  # over which deviations are taken, about as long as th
 FELT = 0.3  # intensity from which an emotion counts
 STRIDE = 5  # frames between those that readers are fitted on
 FITTED_CLIPS = 120
+TAKE = 20  # seconds; voices hold emotions as long as in the takes of docs/drift.md's actors
 _SEED = 77  # of the scripts: another than that of any training's actors
 
 Latents = Float[np.ndarray, "t d"]
@@ -126,7 +127,7 @@ def scripts(count: int, minutes: int, advance: Callable[[int], None]) -> list[Mo
     """What the voices say and their actors do; raises InputError where espeak-ng is missing."""
     found = []
     for n in range(count):
-        found.append(make_motion(f"drift-{n}", (_SEED, n), 60 * minutes))
+        found.append(make_motion(f"drift-{n}", (_SEED, n), 60 * minutes, take_seconds=TAKE))
         advance(1)
     return found
 
