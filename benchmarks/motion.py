@@ -25,11 +25,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from configs.motion import get_config
-from xactor_jax.acting import Acting, LiveActing
 from xactor_jax.command import Parser, run, start_up
 from xactor_jax.config import build, released
 from xactor_jax.data.audio_features import MelConfig
-from xactor_jax.data.shards import FRAME_RATE
+from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE
+from xactor_jax.data.speech_features import SpeechWindow
 from xactor_jax.diffusion.guidance import guided
 from xactor_jax.diffusion.noise_levels import chunk_causal_mask
 from xactor_jax.diffusion.processes import Flow
@@ -43,7 +43,7 @@ Step = Callable[[Any, np.ndarray, np.ndarray], tuple[Any, Any]]
 """(the past, audio of the context and its windows, noise) -> (the chunk, the past with it)."""
 
 
-def new_sampler(config: MotionTransformerConfig, mel: MelConfig) -> MotionSampler:
+def new_sampler(config: MotionTransformerConfig) -> MotionSampler:
     """A sampler of random weights."""
     model = abstract(lambda rngs: MotionTransformer(config, rngs=rngs))
     draw = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def new_sampler(config: MotionTransformerConfig, mel: MelConfig) -> MotionSample
     )
     zeros, ones = np.zeros(config.latent, np.float32), np.ones(config.latent, np.float32)
     statistics = {"mean": zeros, "spread": ones, "deviation": ones}
-    return MotionSampler(config, mel, Flow(), weights, statistics)
+    return MotionSampler(config, MelConfig(), Flow(), weights, statistics)
 
 
 def cached(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
@@ -133,10 +133,10 @@ def by_torch(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
 
 
 def measure(
-    config: MotionTransformerConfig, mel: MelConfig, steps: int, chunks: int
+    config: MotionTransformerConfig, hearing: MelConfig | SpeechWindow, steps: int, chunks: int
 ) -> dict[str, float]:
     """Seconds of a chunk by every way, and what follows from them."""
-    sampler, draw = new_sampler(config, mel), np.random.default_rng(1)
+    sampler, draw = new_sampler(config), np.random.default_rng(1)
     frames = config.context + 2 * config.audio_window
     audio = draw.normal(size=(1, frames, config.audio)).astype(np.float32)
     noise = draw.normal(size=(1 + chunks, 1, config.chunk, config.latent)).astype(np.float32)
@@ -155,15 +155,15 @@ def measure(
             seconds.append(time.perf_counter() - start)
             first.setdefault(name, np.asarray(chunk))
         cost[name] = float(np.median(seconds[1:]))
-    sampling = MotionSampling(steps=steps, audio_guidance=GUIDANCE)
-    live = LiveActing(Acting(sampler, None, jax.random.key(0), sampling=sampling), gain=1.0)
-    past = jax.tree.leaves(sampler.empty_past(sampler.plan(sampling), 1))
+    plan = sampler.plan(MotionSampling(steps=steps, audio_guidance=GUIDANCE))
+    past = jax.tree.leaves(sampler.empty_past(plan, 1))
+    heard = hearing.needed(plan.rollout.in_flight + config.audio_window)
     others = [name for name in cost if name != "cached"]
     return {
         **{f"{name}_seconds_a_chunk": value for name, value in cost.items()},
         **{f"cached_to_{name}": cost["cached"] / cost[name] for name in others},
         "real_time_factor": cost["cached"] * FRAME_RATE / config.chunk,
-        "latency_seconds": live.latency + cost["cached"],
+        "latency_seconds": heard / SAMPLE_RATE + cost["cached"],
         "past_megabytes": sum(array.nbytes for array in past) / 1e6,
         "parameters": float(sum(p.size for p in jax.tree.leaves(sampler.weights))),
         # With nothing before, all compute the same.
@@ -173,13 +173,17 @@ def measure(
     }
 
 
-def networks(size: str, dtype: str) -> tuple[MotionTransformerConfig, MelConfig]:
-    """What is measured: the network of configs/motion.py as it acts, and what it hears."""
+def networks(size: str, dtype: str) -> tuple[MotionTransformerConfig, MelConfig | SpeechWindow]:
+    """What is measured: the network of configs/motion.py as it acts, and what it hears by.
+
+    The full one hears by wav2vec2, in blocks; its network itself is not timed.
+    """
     config = get_config(size)
     mel = build(MelConfig, config.mel.to_dict())
     sizes: dict[str, Any] = {"full": {}, "tiny": {"latent": 18, "audio": mel.width}}[size]
     trained = MotionTransformerConfig(**sizes, **config.motion.to_dict())
-    return MotionTransformerConfig(**released(trained) | {"dtype": dtype}), mel
+    network = MotionTransformerConfig(**released(trained) | {"dtype": dtype})
+    return network, SpeechWindow() if size == "full" else mel
 
 
 def main() -> None:

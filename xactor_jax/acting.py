@@ -234,15 +234,21 @@ class LiveActing:
 
     @property
     def look_ahead(self) -> float:
-        """Seconds of sound after a chunk that must be heard before the chunk is acted."""
-        c, rollout = self.acting.sampler.config, self.acting.rollout
-        frames = rollout.in_flight - c.chunk + c.audio_window
-        return frames / FRAME_RATE + self.features.look_ahead / SAMPLE_RATE
+        """Seconds of sound after a chunk that must be heard before it is acted; at most so many."""
+        chunk = self.acting.sampler.config.chunk
+        # Features may come in blocks, in which chunks lie otherwise every time.
+        return max(self._heard(n) - n * chunk / FRAME_RATE for n in range(1, 101))
 
     @property
     def latency(self) -> float:
         """Seconds from the first sound to the first latent, computing not counted."""
-        return self.acting.sampler.config.chunk / FRAME_RATE + self.look_ahead
+        return self._heard(1)
+
+    def _heard(self, chunks: int) -> float:
+        """Seconds of sound that must be heard before so many chunks are acted."""
+        c, rollout = self.acting.sampler.config, self.acting.rollout
+        frames = (chunks - 1) * c.chunk + rollout.in_flight + c.audio_window
+        return self.acting.sampler.hearing.needed(frames) / SAMPLE_RATE
 
     def push(self, audio: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "m d"]:
         """Latents, at 25 a second, that these samples of 16 kHz mono complete; often none."""

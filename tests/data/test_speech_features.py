@@ -48,11 +48,11 @@ def test_however_speech_arrives_its_features_are_the_same(heard, piece):
     )
 
 
-def test_a_frame_is_known_once_the_look_ahead_after_it_is_heard(heard):
+@pytest.mark.parametrize("frames", [1, WINDOW.block, WINDOW.block + 1])
+def test_frames_are_known_once_what_they_need_is_heard(heard, frames):
     model, _ = heard
-    stream = model.stream(1.0)
-    needed = FRAME + stream.look_ahead
-    assert len(stream.push(AUDIO[: needed - 1])) == 0
+    stream, needed = model.stream(1.0), model.needed(frames)
+    assert len(stream.push(AUDIO[: needed - 1])) < frames
     assert len(stream.push(AUDIO[needed - 1 : needed])) == WINDOW.block
 
 

@@ -73,3 +73,9 @@ def test_a_finished_chunk_is_scaled_and_labelled_and_gets_no_noise():
     z, level = rollout.finished(NOISE, NOISE + 1)
     np.testing.assert_allclose(z, 0.9 * NOISE, rtol=1e-6)
     assert float(level) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"history_level": 1.0}, {"history_level": -0.1}])
+def test_what_would_return_noise_is_refused(wrong):
+    with pytest.raises(ValueError, match="steps|history level"):
+        Rollout(**{"chunk": 2, "context": 8, "flow": Flow(), **wrong})

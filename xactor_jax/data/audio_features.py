@@ -20,11 +20,6 @@ class FeatureStream(Protocol):
     However it is cut, the features are the same to the last bit.
     """
 
-    @property
-    def look_ahead(self) -> int:
-        """Samples after a frame's end that its features need; negative where fewer do."""
-        ...
-
     def push(self, audio: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "n f"]:
         """The features that these samples complete."""
         ...
@@ -43,6 +38,10 @@ class Hearing(Protocol):
     @property
     def width(self) -> int:
         """Features a frame."""
+        ...
+
+    def needed(self, frames: int) -> int:
+        """Samples that must be heard before the features of the first `frames` are known."""
         ...
 
     def stream(self, gain: float) -> FeatureStream:
@@ -65,6 +64,15 @@ class MelConfig:
         """Features a frame."""
         return self.bands * self.hops
 
+    def needed(self, frames: int) -> int:
+        """Samples that must be heard before the features of the first `frames` are known."""
+        return frames * SAMPLES_PER_FRAME + self.overlap - self.window // 2
+
+    @property
+    def overlap(self) -> int:
+        """Samples beyond whole frames that the windows of a frame reach."""
+        return max(self.window - SAMPLES_PER_FRAME // self.hops, 0)
+
     def stream(self, gain: float) -> MelStream:
         """A new stream."""
         return MelStream(self, gain)
@@ -86,21 +94,11 @@ class MelStream:
         self._samples = np.zeros(config.window // 2, np.float32)
         self._pushed = self._given = 0  # samples, frames
 
-    @property
-    def look_ahead(self) -> int:
-        """Samples after a frame's end that its features need; negative where fewer do."""
-        return self._overlap - self.config.window // 2
-
-    @property
-    def _overlap(self) -> int:
-        """Samples beyond whole frames that the windows of a frame reach."""
-        return max(self.config.window - SAMPLES_PER_FRAME // self.config.hops, 0)
-
     def push(self, audio: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "n f"]:
         """The features that these samples complete."""
         self._pushed += len(audio)
         self._samples = np.concatenate([self._samples, self.gain * np.asarray(audio, np.float32)])
-        frames = max((len(self._samples) - self._overlap) // SAMPLES_PER_FRAME, 0)
+        frames = max((len(self._samples) - self.config.overlap) // SAMPLES_PER_FRAME, 0)
         features = self._features(frames)
         self._samples = self._samples[frames * SAMPLES_PER_FRAME :].copy()
         self._given += frames
@@ -109,7 +107,7 @@ class MelStream:
     def finish(self) -> Float[np.ndarray, "n f"]:
         """The rest, up to the frame in which the last sample lies; silence follows it."""
         missing = -(-self._pushed // SAMPLES_PER_FRAME) - self._given
-        needed = missing * SAMPLES_PER_FRAME + self._overlap
+        needed = missing * SAMPLES_PER_FRAME + self.config.overlap
         return self.push(np.zeros(max(needed - len(self._samples), 0), np.float32))[:missing]
 
     def _features(self, frames: int) -> Float[np.ndarray, "{frames} f"]:

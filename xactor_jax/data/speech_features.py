@@ -41,6 +41,11 @@ class SpeechWindow:
         """All of it."""
         return self.before + self.block + self.after
 
+    def needed(self, frames: int) -> int:
+        """Samples that must be heard before the features of the first `frames` are known."""
+        blocks = -(-frames // self.block)
+        return (blocks * self.block + self.after) * SAMPLES_PER_FRAME
+
 
 class SpeechModel:
     """A converted wav2vec2 and how much it hears at a time.
@@ -81,6 +86,10 @@ class SpeechModel:
         """Features of the block in a window of 16 kHz mono."""
         return np.asarray(self._hear(self.weights, audio))
 
+    def needed(self, frames: int) -> int:
+        """Samples that must be heard before the features of the first `frames` are known."""
+        return self.window.needed(frames)
+
     def stream(self, gain: float) -> SpeechStream:
         """A new stream; the gain does not matter, as the network standardises what it hears."""
         return SpeechStream(self)
@@ -94,12 +103,6 @@ class SpeechStream:
         # From the start of the next window on; before the recording is silence.
         self._samples = np.zeros(model.window.before * SAMPLES_PER_FRAME, np.float32)
         self._pushed = self._given = 0  # samples, frames
-
-    @property
-    def look_ahead(self) -> int:
-        """Samples after the end of a block's first frame that its features need."""
-        window = self.model.window
-        return (window.block - 1 + window.after) * SAMPLES_PER_FRAME
 
     def push(self, audio: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "n f"]:
         """The features that these samples complete."""

@@ -51,6 +51,10 @@ class Rollout:
     def __post_init__(self):
         if self.commit not in COMMITS:
             raise ValueError(f"commit {self.commit!r}: use one of {', '.join(COMMITS)}")
+        if self.steps < 1:
+            raise ValueError(f"{self.steps} steps: at least 1")
+        if not 0 <= self.history_level < 1:
+            raise ValueError(f"a history level of {self.history_level}: use 0 to 1, 1 left out")
         if self.chunks_in_flight < 1 or self.steps % self.chunks_in_flight:
             raise ValueError(
                 f"{self.steps} steps are not shared evenly by {self.chunks_in_flight} chunks in "
