@@ -91,8 +91,9 @@ def test_kept_keys_and_values_are_those_of_the_whole_sequence(rounds, commit):
         assert np.abs(near - far).max() > 1e-4
 
 
-def test_a_level_matrix_without_a_cache_makes_the_same_chunks(sampler):
-    c, sampling = sampler.config, MotionSampling(steps=2)
+@pytest.mark.parametrize("commit", ["scaled", "noised"])
+def test_a_level_matrix_without_a_cache_makes_the_same_chunks(sampler, commit):
+    c, sampling = sampler.config, MotionSampling(steps=2, commit=commit)
     plan = sampler.plan(sampling)
     flight = flight_of(
         sampler,
@@ -104,6 +105,8 @@ def test_a_level_matrix_without_a_cache_makes_the_same_chunks(sampler):
         audio=features(5 * c.chunk + 2 * c.audio_window)[None, :19],
         audio_known=np.arange(19)[None] >= c.audio_window,
     )
+    added = [history_noise(sampler, n, np.float32) for n in range(3)]
+    flight = dataclasses.replace(flight, history_noise=np.concatenate(added, axis=1))
     levels = autoregressive(3, 2)
     together, ramped = (
         sampler.next_round(plan, sampler.weights, flight, levels, label(levels, 0.02))

@@ -202,7 +202,8 @@ class MotionSampler:
         """The chunks in flight after the sweeps of any level matrix, such as `Rollout.levels`.
 
         With no frames of past, and finished chunks in flight, nothing need be kept: what they are
-        labelled may then differ from sweep to sweep (diffusion/level_matrices.py).
+        labelled may then differ from sweep to sweep (diffusion/level_matrices.py). Where they are
+        kept `noised`, `history_noise` is that of all chunks in flight.
         """
         model = nnx.merge(self._graph, weights)
         return self._advance(plan, model, flight, _once(model, flight), levels, labels)
@@ -246,7 +247,9 @@ class MotionSampler:
 
         # One row a chunk and sweep: its frames, and all branches, share a level.
         told = model.modulation(jnp.asarray(levels if labels is None else labels)[:-1, None])
-        return follow(denoise, flight.z, levels, self.flow, chunk, labels, told=told)
+        noised = labels is not None and plan.rollout.commit == "noised"
+        added = flight.history_noise if noised else None
+        return follow(denoise, flight.z, levels, self.flow, chunk, labels, added, told=told)
 
     def _advance_and_keep(
         self, plan: Plan, model: MotionTransformer, flight: Flight, once: Once, levels: Array
