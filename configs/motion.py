@@ -26,8 +26,17 @@ def get_config(size: str = "full") -> ConfigDict:
     check_size(size)
     config = base("motion")
     config.renderer = ""  # weights of the autoencoder, or a folder of converted ones
-    config.sampling = ConfigDict(
-        {"steps": 10, "chunks_in_flight": 1, "audio_guidance": 2.0, "emotion_guidance": 3.0}
+    config.sampling = ConfigDict(  # what the weights are acted with by default
+        {
+            "steps": 10,
+            "chunks_in_flight": 1,
+            "audio_guidance": 2.0,
+            "emotion_guidance": 3.0,
+            "history_guidance": 1.0,
+            "history_level": 0.02,
+            "commit": "scaled",  # or noised, kept: diffusion/rollout.py
+            "sink": 0,
+        }
     )
     config.steps, config.batch_size = 400_000, 256
     config.optimizer.update({"learning_rate": 1e-4, "warmup_steps": 5_000, "weight_decay": 1e-3})
@@ -54,6 +63,9 @@ def get_config(size: str = "full") -> ConfigDict:
             "clean_history": 0.5,
             "staircase": 0.25,
             "independent": 0.25,
+            "per_frame": 0.0,
+            "clean_prefix": 0.0,
+            "propagated": 0.0,
             "in_flight": 2,
             "shift": 3.0,  # towards noise, where voice and direction count (docs/drift.md)
             "history_level": 0.05,
@@ -61,7 +73,14 @@ def get_config(size: str = "full") -> ConfigDict:
             "drop_history": 0.2,
         }
     )
-    config.loss = ConfigDict({"drop_audio": 0.1, "drop_reference": 0.1})
+    config.loss = ConfigDict(
+        {
+            "drop_audio": 0.1,
+            "drop_reference": 0.1,
+            "own_history": 0.0,  # for a second stage, from initial_weights
+            "fused_snr": False,
+        }
+    )
     config.data = ConfigDict(
         {
             "folders": ("data/footage", "data/actors"),

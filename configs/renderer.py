@@ -8,7 +8,8 @@ RENDERERS = ("tiny", "full", "tiny_dit", "full_dit")
 def renderer(size: str) -> dict[str, Any]:
     """Fields of models.renderer.RendererConfig.
 
-    full: X-NeMo's networks (models/video_unet.py, models/motion_encoder.py).
+    full: X-NeMo's motion encoder and U-Nets (models/motion_encoder.py, models/video_unet.py), on
+      the latents of a codec of our own (models/vae.py), so that no weights need be downloaded.
     tiny: the same networks for 128-pixel pictures, trained from nothing on two CPU cores. Its
     denoiser predicts the clean sample as a change of the reference, which it also sees stacked on
     the noisy latent, and a flow that moves the reference first: in our trials the first reached in
@@ -34,6 +35,7 @@ def renderer(size: str) -> dict[str, Any]:
             "heads": 4,
             "feed_forward": 2,
             "motion_token": 16,
+            "dtype": "float32",
         }
     return fields
 
@@ -82,6 +84,7 @@ def _renderer(size: str) -> dict[str, Any]:
             "image_token": 0,
             "motion_token": 16,
             "motion_feed_forward": 1,
+            "dtype": "float32",
         },
         "sampling": {"steps": 1, "motion_guidance": 1.35},
         "flow": {"prediction": "sample", "floor": 0.3},

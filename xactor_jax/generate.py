@@ -185,6 +185,9 @@ def add_sampling(parser: Parser) -> None:
     parser.add_argument(
         "--history_guidance", type=float, help="over 1: goes on more as before; 1: none"
     )
+    parser.add_argument(
+        "--emotion_guidance", type=float, help="over 1: shows told emotions more; 1: none"
+    )
 
 
 def check_ranges(chosen: Namespace) -> None:
@@ -251,9 +254,6 @@ def flags(arguments: list[str]) -> Namespace:
     parser.add_argument(
         "--direction",
         help="JSON file that tells emotion, head pose, gaze, blinks and stillness over time",
-    )
-    parser.add_argument(
-        "--emotion_guidance", type=float, help="over 1: shows told emotions more; 1: none"
     )
     parser.add_argument("--output", required=True, help="MP4 file to write")
     parser.add_argument("--checkpoint", default="checkpoints/tiny", help="folder of weights")

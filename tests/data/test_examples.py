@@ -226,3 +226,11 @@ def test_validation_is_measured_where_it_can_be(make, tmp_path, targets, measure
     folders = (str(tmp_path / "three"), str(tmp_path / "two"))
     examples = make(folders, held_out=True, consecutive=True, targets=targets)
     assert [examples.headers[n].clip for n in examples.segments["footage"]] == measured
+
+
+@pytest.mark.parametrize(("view_scale", "told"), [(2.0, True), (4.0, False)])
+def test_pictures_that_must_be_enlarged_are_told(make, folders, caplog, view_scale, told):
+    """Views are two head boxes wide, 32 pixels here; at scale 4 a picture shows twice as much."""
+    make(image_size=40, view_scale=view_scale)
+    advice = f"{folders[0]}: views of 32 pixels are enlarged; prepare or render them with --size=40"
+    assert (advice in caplog.text) == told

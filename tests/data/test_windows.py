@@ -48,3 +48,10 @@ def test_few_windows_of_footage_come_again_to_keep_their_share():
     assert footage == [(4, 0), (4, 1), (7, 0)] * 10
     with pytest.raises(IndexError, match="window 50 of 50"):
         mixed[50]
+
+
+def test_footage_that_is_too_short_for_a_window_is_told(caplog):
+    MixedWindows(
+        {"footage": [0, 1], "actor": [2]}, {"footage": [75, 75], "actor": [300]}, 250, 1, 0.5
+    )
+    assert "footage: 2 of 2 clips are left out, with fewer than the 250 frames" in caplog.text

@@ -77,5 +77,5 @@ def test_a_finished_chunk_is_scaled_and_labelled_and_gets_no_noise():
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"history_level": 1.0}, {"history_level": -0.1}])
 def test_what_would_return_noise_is_refused(wrong):
-    with pytest.raises(ValueError, match="steps|history level"):
+    with pytest.raises(ValueError, match=r"steps|history level"):
         Rollout(**{"chunk": 2, "context": 8, "flow": Flow(), **wrong})

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jaxtyping import Float32
 
 from xactor_jax.data.facekit import EXPRESSIONS
-from xactor_jax.data.shards import Clip, decode_frames, held_out_split, open_shards
+from xactor_jax.data.shards import Clip, Shards, decode_frames, held_out_split, open_shards
 from xactor_jax.data.transforms import (
     PLAIN,
     Augmentation,
@@ -24,6 +25,7 @@ from xactor_jax.data.transforms import (
 )
 from xactor_jax.data.windows import SOURCES, MixedWindows
 from xactor_jax.errors import InputError
+from xactor_jax.media.faces import VIEW_SCALE
 
 TRUTH_NAMES = (*EXPRESSIONS, "yaw", "pitch", "roll")  # columns of `truth_of`
 TRUTH = len(TRUTH_NAMES)
@@ -58,6 +60,20 @@ class FaceExampleConfig:
         rotation=1.0,
     )
     picture_augmentation: Augmentation = Augmentation(brightness=0.06, contrast=0.12, tint=0.06)
+
+
+def _tell_small(folder: str, shards: Shards, config: FaceExampleConfig) -> None:
+    """Log where pictures have to be enlarged: nothing else would say why they are soft."""
+    needed = round(config.image_size * VIEW_SCALE / config.view_scale)
+    if len(shards) and (size := shards[0].size) < needed:
+        logging.warning(
+            "%s: views of %d pixels are enlarged; prepare or render them with --size=%d for "
+            "pictures of %d",
+            folder,
+            size,
+            needed,
+            config.image_size,
+        )
 
 
 class FaceExamples:
@@ -103,6 +119,8 @@ class FaceExamples:
         for n, header in enumerate(headers):
             self.renderings[header.motion, header.start].append(n)
         self.headers = headers
+        for folder, shard in zip(config.folders, self.shards, strict=True):
+            _tell_small(folder, shard, config)
         self._clip = functools.lru_cache(maxsize=config.kept_segments)(self._read)
 
     def __getstate__(self) -> dict[str, Any]:

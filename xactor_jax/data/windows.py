@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
+from absl import logging
 
 SOURCES = ("footage", "actor")
 
@@ -64,6 +65,8 @@ class MixedWindows:
         stride: int,
         footage_share: float,
     ):
+        for source in SOURCES:
+            _tell_short(source, lengths[source], window)
         self._clips = clips
         windows = {source: Windows(lengths[source], window, stride) for source in SOURCES}
         if all(windows.values()):
@@ -87,3 +90,17 @@ class MixedWindows:
         nth = before if is_footage else index - before
         window = self._windows[source][nth % len(self._windows[source])]
         return {"clip": self._clips[source][window["clip"]], "start": window["start"]}
+
+
+def _tell_short(source: str, lengths: Sequence[int], window: int) -> None:
+    """Log how many clips are too short for a window: nothing else would show it."""
+    short = sum(length < window for length in lengths)
+    if short:
+        log = logging.warning if short == len(lengths) else logging.info
+        log(
+            "%s: %d of %d clips are left out, with fewer than the %d frames of a window",
+            source,
+            short,
+            len(lengths),
+            window,
+        )
