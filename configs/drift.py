@@ -1,7 +1,7 @@
 """Ways to train the motion transformer, at one size and budget: what experiments/drift.py compares.
 
     python -m experiments.drift --renderer=runs/autoencoder/model.safetensors \\
-        --actors=data/actors --workdir=runs/drift --output=docs
+        --actors=data/actors_2 --workdir=runs/drift --output=docs
 
 trains and measures all of them; one alone is trained by
 
@@ -34,7 +34,7 @@ VARIANTS = {
         },
         "sampling": {"history_level": 0.0},
     },
-    "independent": {"forcing": ALONE},  # the literal reading of diffusion forcing
+    "independent": {"forcing": ALONE},  # the literal reading of diffusion forcing, but for `shift`
     "mixture": {},
     # After the mixture: a fifth as many steps again, with the model's own near-truth as history ...
     "own_history": {"loss": {"own_history": 0.5}},
@@ -57,7 +57,7 @@ def get_config(variant: str = "mixture") -> ConfigDict:
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r}: use one of {', '.join(VARIANTS)}")
     config = motion.get_config("tiny")
-    config.data.folders = ("data/actors",)
+    config.data.folders = ("data/actors_2",)  # of MODEL_CARD.md
     config.steps, config.motion.context = 6_000, _CONTEXT
     config.evaluate_every, config.optimizer.learning_rate = config.steps, 2e-3
     # Emotions are heard in a voice's pitch and loudness, which must not be disguised, and count

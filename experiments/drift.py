@@ -1,7 +1,7 @@
 """The drift experiment: ways to train, and to sample, compared minute by minute.
 
 python -m experiments.drift --renderer=runs/autoencoder/model.safetensors \\
-    --actors=data/actors --workdir=runs/drift --output=docs
+    --actors=data/actors_2 --workdir=runs/drift --output=docs
 
 Trains every variant of configs/drift.py and measures each over minutes of speech that no training
 heard. A stopped experiment goes on where it was: trainings resume, and what `drift.json` holds of
