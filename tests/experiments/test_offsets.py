@@ -18,7 +18,7 @@ def test_sounds_are_moved_by_whole_frames():
 def test_a_mouth_that_follows_the_voice_is_brought_in_step():
     found = []
     for seed in range(6):
-        opening = openness(250, seed)
+        opening = openness(500, seed)
         found.append(Joined(mouths(opening), voice(opening)))
     shares = measure(found, 10, np.random.default_rng(0))
     assert shares["right_to_one_frame"] == shares["sure_and_right"] == 1
