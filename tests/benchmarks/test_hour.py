@@ -3,8 +3,10 @@
 import itertools
 
 import numpy as np
+import pytest
+from small_acting import make
 
-from benchmarks.hour import seconds_of, summary
+from benchmarks.hour import measure, seconds_of, summary
 
 
 def test_the_voice_goes_on_where_the_recording_begins_again():
@@ -26,3 +28,10 @@ def test_the_last_minute_is_compared_with_the_first():
         "memory_of_last_to_first": 1.1,
         "real_time_factor": 0.1,
     }
+
+
+@pytest.mark.slow
+def test_an_hour_is_streamed_in_the_memory_of_its_first_minute():
+    speech = 0.1 * np.random.default_rng(0).normal(size=24_000)
+    found = measure(make()[0], speech.astype(np.float32), 60)
+    assert summary(found)["memory_of_last_to_first"] < 1.05
