@@ -1,7 +1,9 @@
 """Footage becomes clips that hold what was filmed; what is of no use is listed with its reason."""
 
 import csv
+import errno
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -264,3 +266,34 @@ def test_a_file_that_changes_meanwhile_is_listed(footage, tmp_path, monkeypatch)
     monkeypatch.setattr(workers, "stage", work)
     wanted = settings(64, "duplicates.enabled=False")
     assert prepare.prepare(inputs, tmp_path / "out", wanted) == (2, 0)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_what_the_system_does_not_let_be_read_is_listed_and_the_rest_goes_on(
+    footage, tmp_path, monkeypatch, code
+):
+    inputs, output = tmp_path / "in", tmp_path / "out"
+    closed = [inputs / "closed.mkv", inputs / "closed", inputs / "unknown"]
+    inputs.mkdir()
+    closed[1].mkdir()
+    for path in (inputs / "good.mkv", closed[0], closed[2]):
+        shutil.copy(footage / "anna" / "good.mkv", path)
+
+    def failing(work):
+        def fail(path=".", *args, **kwargs):
+            if not isinstance(path, int) and os.fspath(path) in map(str, closed):
+                raise OSError(code, os.strerror(code), os.fspath(path))
+            return work(path, *args, **kwargs)
+
+        return fail
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", failing(os.stat))
+        patch.setattr(os, "scandir", failing(os.scandir))
+        assert prepare.prepare(inputs, output, settings(64)) == (1, 3)
+        reasons = rejected(output)
+        why = "may not be read" if code == errno.EACCES else f"cannot be read ({os.strerror(code)})"
+        assert reasons["closed.mkv"].startswith(why) and reasons["unknown"].startswith(why)
+        assert reasons["closed"].startswith(f"this folder {why}")
+    wanted = settings(64, "duplicates.enabled=False")
+    assert prepare.prepare(inputs, output, wanted) == (3, 0)

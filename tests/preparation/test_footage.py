@@ -1,6 +1,8 @@
 """Files that may be videos are found by their names, the same ones on every machine."""
 
+import errno
 import mimetypes
+import os
 
 import av
 import numpy as np
@@ -34,4 +36,13 @@ def test_what_is_found_does_not_depend_on_the_tables_of_the_machine(tmp_path, mo
 def test_a_folder_without_films_is_told(tmp_path):
     (tmp_path / "notes.txt").write_text("no film")
     with pytest.raises(InputError, match="no video in this folder"):
+        find_footage(tmp_path)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path, monkeypatch):
+    def closed(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(InputError, match=f"^{tmp_path}: this folder may not be read; change"):
         find_footage(tmp_path)

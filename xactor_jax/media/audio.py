@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import soxr
 from jaxtyping import Float32
 
 from xactor_jax.data.shards import SAMPLE_RATE, SAMPLES_PER_FRAME
-from xactor_jax.errors import InputError, OutOfMemory
+from xactor_jax.errors import InputError, NoAccess, OutOfMemory
 
 # Time stamps of old containers jitter by a packet. A gap longer than this is missing sound, and
 # sound that comes earlier by more than this was there before, up to where a clock began anew.
@@ -151,20 +152,38 @@ def open_media(path: Path, *, decoders: bool = True) -> av.container.InputContai
 
     Raises:
       InputError: it is missing, a folder, or no audio or video file.
+      NoAccess: it may not be read, or its disk fails.
       OutOfMemory: there is too little memory to tell.
     """
-    if not path.is_file():
+    if not _is_file(path):
         raise InputError(f"{path}: no such file")
     options = _OPTIONS if decoders else _OPTIONS | {"codec_whitelist": "none"}
     try:
         # With its protocol, a name such as "concat:a" is a name and nothing else.
         return av.open(f"file:{path}", metadata_errors="replace", options=options)
-    except PermissionError:
-        raise InputError(f"{path}: may not be read; change its permissions") from None
+    except PermissionError as error:
+        raise no_access(path, error) from None
     except MemoryError:
         raise _out_of_memory(path) from None
     except (av.FFmpegError, ValueError):
         raise InputError(f"{path}: not an audio or video file that FFmpeg can read") from None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is there and no folder. Raises NoAccess where that cannot be told."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    except OSError as error:
+        raise no_access(path, error) from None
+
+
+def no_access(path: Path, error: OSError) -> NoAccess:
+    """The error to raise for a file or folder that the system does not let be looked at."""
+    if isinstance(error, PermissionError):
+        return NoAccess(f"{path}: may not be read; change its permissions")
+    return NoAccess(f"{path}: cannot be read ({error.strerror}); see to its disk and run again")
 
 
 def unreadable(path: Path, what: str, error: av.FFmpegError) -> InputError:

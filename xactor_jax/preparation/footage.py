@@ -6,11 +6,13 @@ import dataclasses
 import functools
 import hashlib
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from xactor_jax import recipes
-from xactor_jax.errors import InputError, OutOfMemory
-from xactor_jax.media.audio import open_media
+from xactor_jax.errors import InputError, NoAccess, OutOfMemory
+from xactor_jax.media.audio import no_access, open_media
 from xactor_jax.preparation.settings import Settings
 from xactor_jax.recipes.listed import Listed
 
@@ -32,11 +34,15 @@ _NO_VIDEO = (
 
 @dataclasses.dataclass(frozen=True)
 class Footage:
-    """A file to prepare, named by its path inside the input folder; or a clip of a recipe."""
+    """A file to prepare, named by its path inside the input folder; or a clip of a recipe.
+
+    Or a folder that cannot be looked into, so that it is told like a file that cannot be read.
+    """
 
     folder: Path
     name: str
     listed: Listed | None = None
+    closed: str = ""  # of a folder: why
 
     @property
     def path(self) -> Path:
@@ -52,6 +58,8 @@ class Footage:
 
         Raises OutOfMemory where there is too little to tell.
         """
+        if self.closed:
+            return False
         if self.listed or _suffix(self.name) in _VIDEO.split():
             return True  # also where it is broken: it is told then
         try:
@@ -59,6 +67,8 @@ class Footage:
                 return bool(container.streams.video and container.streams.audio)
         except OutOfMemory:
             raise
+        except NoAccess:
+            return True  # it may be; it is told when it is prepared
         except InputError:
             return False
 
@@ -107,28 +117,48 @@ def _hash(text: str) -> str:
 def find_footage(folder: Path, recipe: str = "") -> list[Footage]:
     """All files under a folder that may be videos with sound, in order of their names.
 
-    None is opened: whether those of unknown names are films, `is_film` of each can tell.
+    None is opened: whether those of unknown names are films, `is_film` of each can tell. Folders
+    in it that cannot be looked into are among them.
 
     Args:
       recipe: of the data set that the folder holds; its clips then, in their order.
 
     Raises:
-      InputError: the folder is missing or holds no such file.
+      InputError: the folder is missing, cannot be looked into, or holds no such file.
     """
     if recipe:
         return [Footage(folder, clip.name, clip) for clip in recipes.find_clips(recipe, folder)]
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    found = [
-        Footage(folder, path.relative_to(folder).as_posix())
-        for path in paths
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and _suffix(path.name) not in _NO_VIDEO.split()
-    ]
+    found = sorted(_look_through(folder), key=lambda one: Path(one.name).parts)
     if not found:
         raise no_footage(folder)
+    if all(one.closed for one in found):
+        raise InputError(f"{found[0].path}: {found[0].closed}")
     return found
+
+
+def _look_through(folder: Path) -> Iterator[Footage]:
+    errors: list[OSError] = []
+    for place, folders, names in os.walk(folder, onerror=errors.append):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(place, name)
+            may_be_film = not name.startswith(".") and _suffix(name) not in _NO_VIDEO.split()
+            if may_be_film and _may_be_file(path):
+                yield Footage(folder, path.relative_to(folder).as_posix())
+    for error in errors:
+        path = Path(error.filename)
+        reason = str(no_access(path, error)).removeprefix(f"{path}: ")
+        yield Footage(folder, path.relative_to(folder).as_posix(), closed=f"this folder {reason}")
+
+
+def _may_be_file(path: Path) -> bool:
+    """Whether it is one, or cannot be reached: that is told when it is prepared."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def find_films(folder: Path) -> list[Footage]:

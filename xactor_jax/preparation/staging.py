@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from xactor_jax.data.shards import EMOTIONS, SAMPLES_PER_FRAME, Clip
-from xactor_jax.errors import InputError, OutOfMemory
+from xactor_jax.errors import InputError, NoAccess, OutOfMemory
 from xactor_jax.preparation.clips import Prepared, Refused
 from xactor_jax.preparation.footage import Footage
 from xactor_jax.preparation.settings import Settings
@@ -107,7 +107,7 @@ class Staging:
                 clips.append(_clip_row(result) | stored)
         except InputError as error:
             reason = str(error).removeprefix(f"{footage.path}: ")
-            again = isinstance(error, OutOfMemory)
+            again = isinstance(error, NoAccess | OutOfMemory)
             refused.append(_refused_row(Refused(reason, again=again)))
         except _FILE_ERRORS as error:
             again = _lacks_memory(error)

@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 
 import cv2
 
+from xactor_jax.errors import NoAccess
 from xactor_jax.preparation.clips import Prepared, Refused, prepare_file
 from xactor_jax.preparation.detectors import open_detector
 from xactor_jax.preparation.footage import Footage
@@ -40,6 +41,8 @@ def stage(footage: Footage, staging: Staging) -> None:
 
 
 def _results(footage: Footage, settings: Settings) -> Iterator[Prepared | Refused]:
+    if footage.closed:
+        raise NoAccess(f"{footage.path}: {footage.closed}")
     if footage.is_film():
         yield from prepare_file(
             footage.path, footage.name, footage.identity, settings, footage.between
