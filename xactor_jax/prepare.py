@@ -120,7 +120,8 @@ def _collect(footage: list[Footage], staging: Staging, licence: str) -> tuple[li
         kept = [row for i, row in enumerate(kept) if i not in copies]
     kept, short = mend(kept, settings.sync, settings.faces.shortest_seconds)
     rejected += short
-    names = splits.assign([(row["source"], row["identity"]) for row in kept], settings.splits)
+    units = [(row["footage"].file, row["identity"]) for row in kept]
+    names = splits.assign(units, settings.splits)
     for row, name in zip(kept, names, strict=True):
         row["split"] = name
     return kept, sorted(rejected, key=lambda row: (row["source"], row["start_seconds"]))

@@ -295,3 +295,19 @@ def test_preparation_cuts_and_labels_what_a_recipe_lists(tmp_path, monkeypatch, 
     loud = np.abs(second.audio) > 1000
     assert abs(int(np.argmax(loud)) - round(0.2 * 16_000)) < 60
     assert not (np.abs(first.audio[: 16_000 - 60]) > 1000).any()
+
+
+def test_stretches_of_one_film_are_in_one_split(tmp_path):
+    text = "A.mp4 00:00-00:01 00:01-00:02 00:02-00:03\nB.mp4 00:00-00:01 00:01-00:02 00:02-00:03\n"
+    lay_out(tmp_path / "in", {"HDTF_dataset/RD_annotion_time.txt": text})
+    sound = 0.2 * np.sin(np.arange(48_000) / 10)
+    for name in ("A.mp4", "B.mp4"):
+        film = write_media(tmp_path / "film.mkv", talking_clip(75), audio=sound)
+        film.rename(tmp_path / "in" / name)
+    wanted = settings_for_drawn(64, "duplicates.enabled=False", "splits.test=0.5")
+    assert prepare.prepare(tmp_path / "in", tmp_path / "out", wanted, recipe="hdtf") == (6, 0)
+    films = {}
+    for name in ("train", "test"):
+        split = open_shards(tmp_path / "out", name)
+        films[name] = [split.header(i).identity for i in range(len(split))]
+    assert sorted(map(sorted, films.values())) == [["A"] * 3, ["B"] * 3]

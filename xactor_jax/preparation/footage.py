@@ -45,8 +45,13 @@ class Footage:
     closed: str = ""  # of a folder: why
 
     @property
+    def file(self) -> str:
+        """The file's path inside the input folder; clips of a recipe may share one."""
+        return self.listed.path if self.listed else self.name
+
+    @property
     def path(self) -> Path:
-        return self.folder / (self.listed.path if self.listed else self.name)
+        return self.folder / self.file
 
     @property
     def between(self) -> tuple[float, float | None]:
