@@ -46,3 +46,21 @@ def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(InputError, match=f"^{tmp_path}: this folder may not be read; change"):
         find_footage(tmp_path)
+
+
+def test_folders_that_are_linked_are_told_and_not_entered(tmp_path):
+    inputs, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    for folder in (inputs / "anna", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "film.mp4").write_bytes(BROKEN)
+    (inputs / "bob").symlink_to(elsewhere)
+    (inputs / "anna" / "loop").symlink_to(inputs)
+    (inputs / "cleo.mp4").symlink_to(elsewhere / "film.mp4")
+    (tmp_path / "linked").symlink_to(inputs)
+    for folder in (inputs, tmp_path / "linked"):
+        found = {one.name: bool(one.closed) for one in find_footage(folder)}
+        assert found == {"anna/film.mp4": False, "anna/loop": True, "bob": True, "cleo.mp4": False}
+    (inputs / "cleo.mp4").unlink()
+    (inputs / "anna" / "film.mp4").unlink()
+    with pytest.raises(InputError, match="loop: a link to a folder, which is not entered; move"):
+        find_footage(inputs)

@@ -30,6 +30,7 @@ _NO_VIDEO = (
     ".7z .bz2 .doc .docx .gz .npy .npz .parquet .pdf .pt .pth .rar .safetensors .tar .tgz .xls "
     ".xlsx .xz .zip"
 )
+_LINK = "a link to a folder, which is not entered; move that folder here or prepare it by itself"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +148,10 @@ def _look_through(folder: Path) -> Iterator[Footage]:
     errors: list[OSError] = []
     for place, folders, names in os.walk(folder, onerror=errors.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            # It may lead anywhere, also to all of the disk, and give one person two names.
+            if os.path.islink(path := Path(place, name)):
+                yield Footage(folder, path.relative_to(folder).as_posix(), closed=_LINK)
         for name in names:
             path = Path(place, name)
             may_be_film = not name.startswith(".") and _suffix(name) not in _NO_VIDEO.split()
