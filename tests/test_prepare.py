@@ -233,6 +233,22 @@ def test_footage_without_any_usable_clip_is_told(footage, tmp_path):
     assert "no audio track" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_clips_of_an_earlier_run_go_where_none_is_kept_any_more(footage, tmp_path):
+    inputs, output = tmp_path / "in", tmp_path / "out"
+    inputs.mkdir()
+    shutil.copy(footage / "fast.mkv", inputs / "film.mkv")
+    assert prepare.prepare(inputs, output, settings(64)) == (1, 0)
+    (output / "notes.txt").write_text("of the user")
+    shutil.copy(footage / "mute.mp4", inputs / "film.mkv")
+    with pytest.raises(InputError, match="no clip can be used"):
+        prepare.prepare(inputs, output, settings(64))
+    assert sorted(path.name for path in output.iterdir()) == [
+        *("clips", "notes.txt", "rejected.csv", "rejected.parquet", "report.html")
+    ]
+    with pytest.raises(InputError, match="no clips here"):
+        shards.open_shards(output, "train")
+
+
 def test_files_of_unknown_names_count_where_they_are_films(footage, tmp_path):
     inputs, output = tmp_path / "in", tmp_path / "out"
     inputs.mkdir()

@@ -79,9 +79,7 @@ def prepare(
         if not (kept or rejected):
             raise no_footage(input)
         write_rejected(output, rejected)
-        if kept:
-            _write(kept, output, staging)
-            write_manifest(output / "manifest.parquet", kept)
+        _write(kept, output, staging)
         write_report(
             output / "report.html",
             kept,
@@ -128,6 +126,12 @@ def _collect(footage: list[Footage], staging: Staging, licence: str) -> tuple[li
 
 
 def _write(kept: list[Row], output: Path, staging: Staging) -> None:
+    """Write shards and manifest; without clips, remove those of an earlier run, now untrue."""
+    if not kept:
+        (output / "manifest.parquet").unlink(missing_ok=True)
+        shards.remove_shards(output)
+        return
+
     def split(name: str) -> Iterator[Clip]:
         rows = (row for row in kept if row["split"] == name)
         return (staging.load(row["footage"], row) for row in rows)
@@ -137,6 +141,7 @@ def _write(kept: list[Row], output: Path, staging: Staging) -> None:
         opened = shards.open_shards(output, name)
         if len(opened):
             shards.decode_frames(opened[len(opened) - 1], [0])
+    write_manifest(output / "manifest.parquet", kept)
 
 
 def _folder(text: str) -> Path:

@@ -32,6 +32,9 @@ SAMPLE_RATE = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE // FRAME_RATE
 LONGEST_SEGMENT = 250
 RECORDS_PER_SHARD = 256
+# What opening looks for: gone first and back last, so that an interrupted replacement reads as "no
+# shards", never as a mixture.
+_INFO = "dataset_info.json"
 
 
 def _no(*shape: int, dtype: type) -> Callable[[], np.ndarray]:
@@ -204,15 +207,16 @@ def _write_splits(folder: Path, splits: Mapping[str, Iterable[Clip]]) -> None:
     writer.close_all()
 
 
-def _replace_shards(folder: Path, partial: Path) -> None:
-    # dataset_info.json is what opening looks for: gone first and back last, so that an interrupted
-    # replacement reads as "no shards", never as a mixture.
-    last = "dataset_info.json"
-    (folder / last).unlink(missing_ok=True)
-    for pattern in ("clips-*.array_record-*", "index-*.json"):
-        for old in folder.glob(pattern):
+def remove_shards(folder: str | os.PathLike) -> None:
+    """Remove the shards of `folder`, where there are any, and nothing else."""
+    for pattern in (_INFO, "features.json", "clips-*.array_record-*", "index-*.json"):
+        for old in Path(folder).glob(pattern):
             old.unlink()
-    for new in sorted(partial.iterdir(), key=lambda path: path.name == last):
+
+
+def _replace_shards(folder: Path, partial: Path) -> None:
+    remove_shards(folder)
+    for new in sorted(partial.iterdir(), key=lambda path: path.name == _INFO):
         os.replace(new, folder / new.name)
 
 
@@ -292,7 +296,7 @@ def splits_of(folder: str | os.PathLike) -> list[str]:
     Raises InputError where it holds no shards.
     """
     folder = Path(folder)
-    if not (folder / "dataset_info.json").is_file():
+    if not (folder / _INFO).is_file():
         raise InputError(
             f"{folder}: no clips here; write some with python -m xactor_jax.prepare, "
             "or actors with python -m xactor_jax.data.actors"
