@@ -38,6 +38,7 @@ def test_fields_are_changed_by_name():
         ("faces.shortest_seconds=0.2", "give 0.4 or more"),
         ("faces.longest_seconds=0.5", "give faces.shortest_seconds=1 or more"),
         ("faces.gap=-5", "give 0 or more"),
+        ("work.hours=0", "give 0.01 to 500"),
         ("splits.by=speakers", "give one of auto, speaker, clip"),
         ("splits.test=7.0", "give 0 to 1"),
         ("quality.blur=1e999", "give 0 or more"),

@@ -9,7 +9,7 @@ from preparation.deadly import DeadlyFootage, EndlessFootage
 
 from xactor_jax.errors import InputError
 from xactor_jax.preparation.footage import Footage
-from xactor_jax.preparation.settings import Settings, changed
+from xactor_jax.preparation.settings import Settings, Work, changed
 from xactor_jax.preparation.staging import Staging
 from xactor_jax.preparation.workers import Worker, stage_all
 
@@ -47,7 +47,7 @@ def test_a_file_that_is_never_done_is_given_up(staging, tmp_path, monkeypatch):
     (tmp_path / "a.mp4").write_bytes(b"film")
     (tmp_path / "b.mp4").write_bytes(b"film")
     endless, ordinary = EndlessFootage(tmp_path, "a.mp4"), Footage(tmp_path, "b.mp4")
-    hurried = Staging(staging.folder, changed(staging.settings, ["work.hours=0.0001"]))
+    hurried = Staging(staging.folder, Settings(size=32, work=Work(hours=0.0001)))
     list(stage_all([endless], hurried, 1))
     (reason,) = reasons(hurried, endless)
     assert reason == "not done in 0.0001 h; run again with --set=work.hours=0.0002"

@@ -143,7 +143,7 @@ class Splits:
 class Work:
     """How files are worked on; it decides nothing of the clips."""
 
-    hours: float = _within(12.0, 0, 500)  # a file that takes longer is given up until the next run
+    hours: float = _within(12.0, 0.01, 500)  # files that take longer wait for the next run
 
 
 @dataclasses.dataclass(frozen=True)
