@@ -120,6 +120,17 @@ def test_two_people_of_whom_both_are_taken_are_two_clips(tmp_path):
     assert [result.clip.motion for result in found] == ["pair.mkv", "pair.mkv@face2"]
 
 
+def test_a_crowd_is_refused_as_a_whole(tmp_path):
+    faces = [drawn_face(180, 180, (90, 85 + x), 80) for x in range(3)]
+    pictures = [np.vstack([np.hstack(faces)] * 3)] * 26
+    path = write_media(tmp_path / "crowd.mkv", pictures, audio=voice(openness(26, 1)))
+    (crowd,) = results(path)
+    assert isinstance(crowd, Refused) and crowd.reason == "9 faces at one time; show 8 at most"
+    assert (crowd.start_seconds, crowd.end_seconds) == (0, 1.04)
+    reasons = [one.reason for one in results(path, "faces.most=9") if isinstance(one, Refused)]
+    assert len(reasons) == 9 and all(reason.startswith("9 faces, and") for reason in reasons)
+
+
 def test_each_shot_is_a_clip(tmp_path):
     one = talking_clip(30)
     other = [255 - picture // 3 for picture in talking_clip(30)]

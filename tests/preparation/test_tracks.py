@@ -13,6 +13,7 @@ from xactor_jax.preparation.shots import CutFinder
 from xactor_jax.preparation.tracks import (
     Shot,
     Track,
+    faces_at_once,
     find_tracks,
     foreground,
     seen_together,
@@ -93,6 +94,14 @@ def test_long_tracks_become_clips_cut_at_one_time():
     parts = [part for track in shot.tracks for part in stretches(track, shot, settings)]
     spans = [[(part.start, part.end) for part in group] for group in seen_together(parts)]
     assert spans == [[(0, 87), (30, 87)], [(87, 173), (87, 173)], [(173, 260), (173, 230)]]
+
+
+def test_faces_are_counted_in_every_frame_of_their_shot():
+    box = (1.0, 1.0, 10.0)
+    tracks = [Track(start, [box] * frames) for start, frames in ((50, 8), (52, 3), (55, 2))]
+    assert faces_at_once(tracks, Shot(50, 60, (9, 9), tracks)).tolist() == [
+        *(1, 1, 2, 2, 2, 2, 2, 1, 0, 0)
+    ]
 
 
 def test_a_network_follows_in_a_crop():

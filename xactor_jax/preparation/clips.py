@@ -27,6 +27,7 @@ from xactor_jax.preparation.speaker import Mouth, refusals
 from xactor_jax.preparation.tracks import (
     Shot,
     Track,
+    faces_at_once,
     find_tracks,
     foreground,
     seen_together,
@@ -184,7 +185,14 @@ def _candidates(
         ]
         for part in parts:
             del part.boxes[max(heard - part.start, 0) :]
+        at_once = faces_at_once(parts, shot)
         for together in seen_together(parts):
+            start, end = together[0].start, max(part.end for part in together)
+            most = at_once[start - shot.start : end - shot.start].max(initial=0)
+            if most > settings.faces.most:  # their views, held at once, would fill the memory
+                reason = f"{most} faces at one time; show {settings.faces.most} at most"
+                refused.append(Refused(reason, start / FRAME_RATE, end / FRAME_RATE))
+                continue
             group = []
             for part in together:
                 try:

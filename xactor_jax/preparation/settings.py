@@ -58,6 +58,7 @@ class Faces:
     shortest_seconds: float = _within(1.0, 0.4)  # loudness is defined from 0.4 s on
     longest_seconds: float = _within(120.0, 0.4)  # longer stretches are cut into equal clips
     background: float = _within(0.5, 0, 1)  # faces smaller, against the largest, are left out
+    most: int = _within(8, 1)  # refuse stretches with more faces at one time
 
 
 @dataclasses.dataclass(frozen=True)

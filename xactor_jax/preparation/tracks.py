@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.media.faces import Face
@@ -200,6 +200,15 @@ def foreground(shot: Shot, settings: steps.Faces) -> list[Track]:
             if shared_frames(track, other) > 0.5 * len(track.boxes)
         )
     ]
+
+
+def faces_at_once(tracks: Iterable[Track], shot: Shot) -> Int[np.ndarray, " frames"]:
+    """How many of the tracks there are in each frame of their shot."""
+    changes = np.zeros(shot.end - shot.start + 1, int)
+    for track in tracks:
+        changes[track.start - shot.start] += 1
+        changes[track.end - shot.start] -= 1
+    return np.cumsum(changes)[:-1]
 
 
 def shared_frames(one: Track, other: Track) -> int:
