@@ -20,7 +20,7 @@ from xactor_jax.command import Parser, run
 from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.errors import InputError
 from xactor_jax.media.video import read_video
-from xactor_jax.preparation.clips import prepare_file
+from xactor_jax.preparation.clips import Prepared, prepare_file
 from xactor_jax.preparation.footage import Footage, find_films
 from xactor_jax.preparation.settings import Settings
 from xactor_jax.preparation.tracks import find_tracks
@@ -38,9 +38,10 @@ def search(footage: Footage, settings: Settings) -> None:
 
 
 def prepare(footage: Footage, settings: Settings) -> None:
-    """All of it, but for the writing of shards."""
-    for _ in prepare_file(footage.path, footage.name, footage.identity, settings):
-        pass
+    """All of it, but for the writing of shards. Raises InputError where there is no clip."""
+    results = prepare_file(footage.path, footage.name, footage.identity, settings)
+    if not sum(isinstance(one, Prepared) for one in results):
+        raise InputError(f"{footage.path}: no clip of it can be used")
 
 
 def measure(work: Callable[[Footage], object], files: list[Footage]) -> tuple[float, int]:
@@ -58,7 +59,8 @@ def benchmark(folder: Path, most: int, size: int) -> dict[str, float]:
     """Seconds of video, and each stage in hours of video a core-hour and against decoding."""
     cv2.setNumThreads(1)
     files, settings = find_films(folder)[:most], Settings(size=size)
-    prepare(files[0], settings)  # what is loaded and compiled once is not of interest
+    # Not measured is what is loaded and compiled once.
+    measure(lambda footage: prepare(footage, settings), files[:1])
     frames = 0
 
     def decode(footage: Footage) -> None:

@@ -152,7 +152,7 @@ def test_the_tables_name_every_clip(prepared, footage):
 def test_the_report_needs_nothing_else(prepared):
     text = (prepared / "report.html").read_text()
     assert "2 clips" in text and "anna/good.mkv" in text
-    assert "not clear who speaks" in text and text.count("data:image/jpeg;base64,") == 4
+    assert "not clear who speaks" in text and text.count("data:image/jpeg;base64,") == 9
     assert not re.search(r'(src|href)="(?!data:|#)|<script|<link|@import|url\((?!#)', text)
 
 

@@ -2,13 +2,13 @@
 
 import gc
 
+import cv2
 import numpy as np
 import pytest
 from media.drawn import drawn_face, talking_clip, write_media
 from preparation.spoken import openness, voice
 
 from xactor_jax.data.shards import decode_frames
-from xactor_jax.errors import InputError
 from xactor_jax.preparation import clips
 from xactor_jax.preparation.clips import Prepared, Refused, prepare_file
 from xactor_jax.preparation.settings import Settings, changed
@@ -126,7 +126,7 @@ def test_a_crowd_is_refused_as_a_whole(tmp_path):
     path = write_media(tmp_path / "crowd.mkv", pictures, audio=voice(openness(26, 1)))
     (crowd,) = results(path)
     assert isinstance(crowd, Refused) and crowd.reason == "9 faces at one time; show 8 at most"
-    assert (crowd.start_seconds, crowd.end_seconds) == (0, 1.04)
+    assert (crowd.start_seconds, crowd.end_seconds) == (0, 1.04) and crowd.thumbnail
     reasons = [one.reason for one in results(path, "faces.most=9") if isinstance(one, Refused)]
     assert len(reasons) == 9 and all(reason.startswith("9 faces, and") for reason in reasons)
 
@@ -160,9 +160,12 @@ def test_clips_given_on_are_not_kept(tmp_path):
     assert len(held) == 7 and 0 < max(held) <= 50
 
 
-def test_nothing_to_see_is_told(tmp_path):
-    path = write_media(
-        tmp_path / "wall.mkv", [np.full((96, 96, 3), 90, np.uint8)] * 30, audio=np.ones(19_200) / 9
-    )
-    with pytest.raises(InputError, match="no face found"):
-        results(path)
+def test_nothing_to_see_is_told_and_shown(tmp_path):
+    wall = [np.full((96, 384, 3), (200, 90, 30), np.uint8)] * 30
+    path = write_media(tmp_path / "wall.mkv", wall, audio=np.ones(19_200) / 9)
+    (refused,) = results(path)
+    assert isinstance(refused, Refused) and refused.reason.startswith("no face found")
+    assert (refused.start_seconds, refused.end_seconds) == (0, 1.2)
+    shown = cv2.imdecode(np.frombuffer(refused.thumbnail, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert shown.shape == (48, 192, 3)
+    np.testing.assert_allclose(shown.mean(axis=(0, 1)), (200, 90, 30), atol=6)

@@ -60,6 +60,17 @@ def test_a_flash_of_light_that_stays_is_a_cut_but_a_fade_is_not():
     assert cuts(fade, Shots()) == []
 
 
+def test_a_shot_long_enough_for_a_clip_keeps_a_picture_of_its_later_half():
+    pictures = [np.full((40, 60, 3), 2 * t, np.uint8) for t in range(30)]
+    pictures += scene(1, 10) + [np.full((40, 60, 3), 255 - 2 * t, np.uint8) for t in range(25)]
+    first, short, last = find_tracks(pictures, Settings())
+    middle = [
+        cv2.imdecode(np.frombuffer(shot.still, np.uint8), cv2.IMREAD_GRAYSCALE).mean()
+        for shot in (first, last)
+    ]
+    assert 28 <= middle[0] <= 60 and 205 <= middle[1] <= 231 and not short.still
+
+
 def pair(count: int, apart: int = 220) -> list[np.ndarray]:
     return [
         np.hstack([drawn_face(200, apart, (100, 100 + t / 2), 80), drawn_face(200, 200, side=70)])

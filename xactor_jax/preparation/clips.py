@@ -6,11 +6,10 @@ import collections
 import dataclasses
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from xactor_jax.data import shards
@@ -24,6 +23,7 @@ from xactor_jax.preparation.probe import probe, refusal
 from xactor_jax.preparation.quality import ViewMeter
 from xactor_jax.preparation.settings import Settings
 from xactor_jax.preparation.speaker import Mouth, refusals
+from xactor_jax.preparation.thumbnails import of_views
 from xactor_jax.preparation.tracks import (
     Shot,
     Track,
@@ -33,8 +33,6 @@ from xactor_jax.preparation.tracks import (
     seen_together,
     stretches,
 )
-
-_THUMBNAIL = 96
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +90,7 @@ def prepare_file(
     Args:
       between: seconds of the file that are looked at; None: to its end.
 
-    Raises InputError where nothing of the file can be used; the message says why.
+    Raises InputError where the file cannot be read, or not be used by what it says of itself.
     """
     start = round(between[0] * FRAME_RATE) / FRAME_RATE
     for one in _clips_of(path, name, identity, settings, between):
@@ -120,12 +118,17 @@ def _clips_of(
     longest = settings.probe.longest_side
     shots = list(find_tracks(read_video(path, longest, *between), settings))
     length = min(shots[-1].end, frames_of(len(audio))) / FRAME_RATE
+    seen = (shot for shot in shots if shot.still)
+    still = max(seen, key=lambda shot: shot.end - shot.start).still
     if length < settings.faces.shortest_seconds:
-        raise InputError(f"{path}: only {length:.2f} s with picture and sound")
+        reason = f"only {length:.2f} s with picture and sound"
+        yield Refused(reason, 0.0, length, thumbnail=still)
+        return
     groups, refused = _candidates(shots, frames_of(len(audio)), settings)
     yield from refused
     if not groups and not refused:
-        raise InputError(f"{path}: {_no_face(shots, settings)}")
+        yield Refused(_no_face(shots, settings), 0.0, length, thumbnail=still)
+        return
     source = dataclasses.replace(
         _EMPTY, clip=name, identity=identity, motion=name, size=settings.size
     )
@@ -191,7 +194,8 @@ def _candidates(
             most = at_once[start - shot.start : end - shot.start].max(initial=0)
             if most > settings.faces.most:  # their views, held at once, would fill the memory
                 reason = f"{most} faces at one time; show {settings.faces.most} at most"
-                refused.append(Refused(reason, start / FRAME_RATE, end / FRAME_RATE))
+                seconds = start / FRAME_RATE, end / FRAME_RATE
+                refused.append(Refused(reason, *seconds, thumbnail=shot.still))
                 continue
             group = []
             for part in together:
@@ -199,7 +203,7 @@ def _candidates(
                     group.append(_candidate(part, shot, settings))
                 except InputError as error:
                     seconds = part.start / FRAME_RATE, part.end / FRAME_RATE
-                    refused.append(Refused(str(error), *seconds))
+                    refused.append(Refused(str(error), *seconds, thumbnail=shot.still))
             if group:
                 groups.append(group)
     return groups, refused
@@ -267,7 +271,7 @@ def _of_group(
         reasons = refusals(mouths, audio, settings.speaker, settings.sync.most)
     for one, reason in zip(group, reasons, strict=True):
         if reason:
-            yield Refused(reason, *one.seconds, thumbnail=_thumbnail(one.frames))
+            yield Refused(reason, *one.seconds, thumbnail=of_views(one.frames))
         else:
             yield _of_candidate(one, audio, source, settings)
 
@@ -303,7 +307,7 @@ def _of_candidate(
             reason = f"only {max(end - start, 0) / FRAME_RATE:.2f} s once the sound is in step"
     checks = {key: value for key, value in checks.items() if math.isfinite(value)}
     if reason:
-        return Refused(reason, *one.seconds, checks, _thumbnail(one.frames))
+        return Refused(reason, *one.seconds, checks, of_views(one.frames))
     return _prepared(
         one,
         (start, end),
@@ -362,18 +366,8 @@ def _prepared(
         end_seconds=span[1] / FRAME_RATE,
         offset_frames=late,
         checks=checks,
-        thumbnail=_thumbnail(clip.frames),
+        thumbnail=of_views(clip.frames),
         fingerprint=duplicates.fingerprint(heard),
         picture=one.meter.picture,
         curve=_curve(one, heard, settings),
     )
-
-
-def _thumbnail(frames: Sequence[bytes]) -> bytes:
-    """The first, middle and last view, small and side by side."""
-    chosen = [frames[0], frames[len(frames) // 2], frames[-1]]
-    jpegs = [np.frombuffer(jpeg, np.uint8) for jpeg in chosen]
-    views: list[Any] = [cv2.imdecode(jpeg, cv2.IMREAD_COLOR) for jpeg in jpegs]
-    size = (_THUMBNAIL, _THUMBNAIL)
-    small = np.hstack([cv2.resize(view, size, interpolation=cv2.INTER_AREA) for view in views])
-    return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()

@@ -13,6 +13,7 @@ from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.media.faces import Face
 from xactor_jax.media.tracking import LONGEST_WAIT, SEARCH_EVERY, Box
 from xactor_jax.preparation import settings as steps
+from xactor_jax.preparation import thumbnails
 from xactor_jax.preparation.detectors import open_detector
 from xactor_jax.preparation.shots import CutFinder
 
@@ -51,6 +52,7 @@ class Shot:
     end: int
     shape: tuple[int, int]
     tracks: list[Track]
+    still: bytes = dataclasses.field(default=b"", repr=False)  # JPEG of a frame of its later half
 
 
 @dataclasses.dataclass(eq=False)
@@ -75,7 +77,10 @@ class _Followed:
 def find_tracks(
     pictures: Iterable[UInt8[np.ndarray, "h w 3"]], settings: steps.Settings
 ) -> Iterator[Shot]:
-    """Cut a video into shots and follow every face in each; holds one picture at a time."""
+    """Cut a video into shots and follow every face in each; holds one picture at a time.
+
+    Shots too short for a clip have no still, but for the first: a film may have a million.
+    """
     cut = CutFinder(settings.shots)
     shot: _ShotInMaking | None = None
     count = 0
@@ -99,10 +104,13 @@ class _ShotInMaking:
         self.detector = open_detector(settings.detector)
         self.followed: list[_Followed] = []
         self.done: list[Track] = []
+        self.still = b""
 
     def step(self, count: int, picture: np.ndarray) -> None:
         """Follow every face into this frame, and look for new ones now and then."""
         age = count - self.start
+        if age & (age - 1) == 0:  # the last power of two is in the later half, wherever it ends
+            self.still = thumbnails.of_picture(picture)
         searching = age % (SEARCH_EVERY if self.followed else _SEARCH_EMPTY_EVERY) == 0
         seen = [self.detector.follow(picture, one.last) for one in self.followed]
         found: list[Face] = []
@@ -135,7 +143,9 @@ class _ShotInMaking:
                 track.start = self.start
             if 0 < end - track.end <= self.settings.edge:
                 track.boxes += [None] * (end - track.end)
-        return Shot(self.start, end, self.shape, tracks)
+        if self.start and end - self.start < self.settings.shortest_seconds * FRAME_RATE:
+            self.still = b""
+        return Shot(self.start, end, self.shape, tracks, self.still)
 
 
 def _distance(face: Face, last: Face) -> float:
