@@ -170,10 +170,12 @@ def main() -> None:
     """Measure, and print shares of clips that are refused as JSON."""
     parser = Parser(__doc__.split("\n")[0])
     for name in ("footage", "actors", "pictures"):
-        parser.add_argument(f"--{name}", type=Path, action="append", default=[])
+        parser.add_argument(f"--{name}", type=Path, action="append", default=[], help="a folder")
     parser.add_argument("--clips", type=int, default=40, help="at most so many of each folder")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     flags = parser.parse_args(sys.argv[1:])
+    if not (flags.footage or flags.actors or flags.pictures):
+        raise InputError("no folder to draw on; give --footage, --actors or --pictures")
     cv2.setNumThreads(1)
     threshold, random = Settings().quality.overlay, np.random.default_rng(flags.seed)
     sources = [

@@ -1,9 +1,12 @@
 """What is drawn to measure the search for writing is where it is said to be."""
 
+import sys
+
 import numpy as np
 import pytest
 
-from experiments.captions import caption, laid_over, mark
+from experiments.captions import caption, laid_over, main, mark
+from xactor_jax.errors import InputError
 
 SIZE, FRAMES = 128, 60
 VIEW = np.full((SIZE, SIZE, 3), 90, np.uint8)
@@ -32,3 +35,9 @@ def test_marks_keep_to_a_corner(seed):
     y, x = np.nonzero(drawings[0][..., 3])
     assert y.max() < SIZE / 3 or y.min() > 2 * SIZE / 3
     assert x.min() < 6 or x.max() > SIZE - 7
+
+
+def test_a_command_without_folders_is_told(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["captions"])
+    with pytest.raises(InputError, match="give --footage, --actors or --pictures"):
+        main()
