@@ -2,6 +2,7 @@
 
     python -m xactor_jax.planning.scale --output=docs/scale.md
 
+Rows of a table that is there already stay until their config is planned anew, or is no more.
 A config file says in `SLICES` which devices each of its sizes is meant for: {size: topology}.
 """
 
@@ -83,24 +84,28 @@ def main() -> None:
     """Write the table that the flags ask for."""
     parser = Parser("Write a table of what every config needs on its documented slice.")
     parser.add_argument("--configs", type=Path, default=Path("configs"), help="folder of configs")
-    parser.add_argument(
-        "--only", default="", help="plan those whose name has this; keep the others"
-    )
+    parser.add_argument("--only", default="", help="plan only those whose name has this")
     parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
     chosen = parser.parse_args(sys.argv[1:])
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 1)
     slices = documented(chosen.configs)
-    rows = rows_of(chosen.output) if chosen.only else {}
+    rows, failed = rows_of(chosen.output), 0
     wanted = [config for config in slices if chosen.only in config]
     with progress("planning", len(wanted), "configs") as advance:
         for config in wanted:
             arguments = [f"--config={config}", f"--topology={slices[config]}"]
             if Path(config.partition(":")[0]).name == "drift.py":
                 arguments.append(f"--renderer={chosen.configs / 'autoencoder.py'}:tiny")
-            rows[config] = row(config, next(planned_by(arguments)))
+            try:
+                rows[config] = row(config, next(planned_by(arguments)))
+            except InputError as error:
+                failed += 1
+                print(f"error: {config}: {error}", file=sys.stderr)
             write(chosen.output, [rows[name] for name in slices if name in rows])
             advance(1)
+    if failed:
+        raise InputError(f"{failed} of {len(wanted)} configs could not be planned")
 
 
 def write(output: Path, rows: list[str]) -> None:
