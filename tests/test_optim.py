@@ -75,14 +75,12 @@ def test_only_matrices_and_kernels_decay():
         "linear": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
         "norm": {"scale": jnp.ones(3)},
         "conv": {"kernel": jnp.ones((3, 3, 2, 2))},
-        "stacked": {"kernel": jnp.ones((4, 2, 3)), "bias": jnp.ones((4, 3))},
         "temperature": jnp.ones(()),
     }
     assert weight_decay_mask(params) == {
         "linear": {"kernel": True, "bias": False},
         "norm": {"scale": False},
         "conv": {"kernel": True},
-        "stacked": {"kernel": True, "bias": False},
         "temperature": False,
     }
     optimizer, _ = make_optimizer(ConfigDict(OPTIMIZER), 10)

@@ -41,13 +41,6 @@ def test_the_largest_dimension_that_divides_is_split():
     }
 
 
-def test_stacked_layers_are_not_split_along_their_layer_axis():
-    tree = {"stacked": {"mlp": shapes(kernel=(4096, 64, 64), bias=(64, 64))}}
-    assert specs(tree, abstract_mesh(1, 8, 1, 1)) == {
-        "stacked": {"mlp": {"kernel": P(None, "fsdp"), "bias": P()}}
-    }
-
-
 def test_a_batch_must_divide_into_slices_of_which_every_device_has_rows():
     mesh = abstract_mesh(2, 4, 1, 1)
     check_batch(16, mesh, slices=2)

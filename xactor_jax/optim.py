@@ -11,7 +11,6 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from xactor_jax.errors import InputError
-from xactor_jax.sharding import is_stacked
 from xactor_jax.state import named_tensors, tensor_name
 
 
@@ -41,11 +40,7 @@ def learning_rate_schedule(
 
 def weight_decay_mask(params: Any) -> Any:
     """True for matrices and convolution kernels, False for biases, scales and single vectors."""
-
-    def decays(path: tuple, leaf: Any) -> bool:
-        return leaf.ndim - is_stacked(tensor_name(path)) >= 2
-
-    return jax.tree_util.tree_map_with_path(decays, params)
+    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
 def parts_mask(params: Any, parts: Sequence[str], field: str) -> Any:

@@ -82,11 +82,6 @@ def _between_slices(shape: Sequence[int], slices: int, wanted: str) -> list[int]
     )
 
 
-def is_stacked(name: str) -> bool:
-    """Whether a tensor holds one slice a layer for `lax.scan`: it lies under a key "stacked"."""
-    return "stacked" in name.split("/")
-
-
 def largest_dimension(shape: tuple[int, ...], mesh: Mesh) -> P:
     """Split the largest dimension that `fsdp` divides; none when the tensor is small.
 
@@ -99,12 +94,6 @@ def largest_dimension(shape: tuple[int, ...], mesh: Mesh) -> P:
         if shape[axis] % size == 0:
             return P(*[None] * axis, "fsdp")
     return P()
-
-
-def largest_dimension_of_a_layer(shape: tuple[int, ...], mesh: Mesh) -> P:
-    """`largest_dimension`, but never the leading layer axis, which `lax.scan` walks along."""
-    spec = largest_dimension(shape[1:], mesh)
-    return P(None, *spec) if len(spec) else P()
 
 
 def split_by_tensor(axis: int) -> SpecFunction:
@@ -132,7 +121,6 @@ def split_by_tensor(axis: int) -> SpecFunction:
 
 # Attention's fused projection to queries, keys and values stays whole: thirds are not heads.
 RULES: tuple[Rule, ...] = (
-    (r"(^|/)stacked/", largest_dimension_of_a_layer),
     (r"(^|/)(to_q|to_k|to_v|hidden|ff/proj)/kernel$", split_by_tensor(-1)),
     (r"(^|/)(to_out|self_attention/out|ff/out|blocks/\d+/out)/kernel$", split_by_tensor(-2)),
     (r"", largest_dimension),
