@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,7 +54,9 @@ TPUS = {
 # NVIDIA's data sheets: teraflops of dense bfloat16 (float16 before), GB/s of memory and of NVLink
 # (or PCIe) one way.
 GPUS = {
+    "GB200": (2500, 8000, 900),
     "B200": (2250, 8000, 900),
+    "GH200": (989, 4000, 450),
     "H200": (989, 4800, 450),
     "H100": (989, 3350, 450),
     "A100": (312, 2039, 300),
@@ -108,7 +111,7 @@ def local() -> tuple[Sequence[jax.Device], Chip]:
     for name, chip in TPUS.items():
         if first.platform == "tpu" and _TPU_KINDS[name] == first.device_kind:
             return devices, chip
-    known = next((name for name in GPUS if name in first.device_kind), None)
+    known = _gpu(first.device_kind)
     if first.platform == "gpu" and known:
         teraflops, bandwidth, links = GPUS[known]
         rates = (teraflops * 1e12, bandwidth * 1e9, links * 1e9)
@@ -130,8 +133,13 @@ def peak_arithmetic(device: jax.Device) -> float | None:
     for name, chip in TPUS.items():
         if _TPU_KINDS[name] == kind:
             return chip.arithmetic
-    known = next((name for name in GPUS if name in kind), None)
+    known = _gpu(kind)
     return GPUS[known][0] * 1e12 if known else None
+
+
+def _gpu(kind: str) -> str | None:
+    """The name in `GPUS` that a device's kind has as a word: an L40 is no L4."""
+    return next((name for name in GPUS if re.search(rf"\b{name}\b", kind)), None)
 
 
 _TPU_KINDS = {
