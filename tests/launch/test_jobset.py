@@ -55,20 +55,50 @@ def test_pods_are_the_hosts_of_the_slice(job, container):
     assert resources["limits"] == resources["requests"] == {"google.com/tpu": chips}
 
 
-def test_a_lost_pod_begins_all_again_and_bad_input_does_not(manifest, job, container):
-    # One pod alone cannot join again: the job fails at once, and the JobSet makes all anew.
+def failed(job, container, code):
+    """Reason and message of a job of which a container ended so.
+
+    Source: github.com/kubernetes/kubernetes pkg/controller/job/pod_failure_policy.go.
+    """
     assert job["backoffLimit"] == 0
-    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    for index, rule in enumerate(job["podFailurePolicy"]["rules"]):
+        asked = rule["onExitCodes"]
+        assert (rule["action"], asked["operator"]) == ("FailJob", "In")
+        if asked["containerName"] == container["name"] and code in asked["values"]:
+            return "PodFailurePolicy", (
+                f"Container {container['name']} for pod default/xactor-slice-0-0-2abcd failed with "
+                f"exit code {code} matching FailJob rule at index {index}"
+            )
+    return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
+
+
+def action(policy, reason, message):
+    """What the JobSet does then: the first rule that matches, or a restart that counts."""
+    for rule in policy["rules"]:
+        assert re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"])
+        patterns = rule["onJobFailureMessagePatterns"]
+        matches = any(re.search(pattern, message) for pattern in patterns)
+        if reason in rule["onJobFailureReasons"] and matches:
+            return rule["action"]
+    return "RestartJobSet"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (2, "FailJobSet"),
+        (75, "RestartJobSetAndIgnoreMaxRestarts"),
+        (1, "RestartJobSet"),
+        (137, "RestartJobSet"),
+    ],
+    ids=["bad input", "planned stop", "failure", "killed"],
+)
+def test_all_begin_again_unless_their_input_is_bad(manifest, job, container, code, expected):
     policy = manifest["spec"]["failurePolicy"]
     assert policy["maxRestarts"] >= 10
-    [rule] = policy["rules"]
-    assert re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"])
-    assert rule["action"] == "FailJobSet"
-    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
-    [pods] = job["podFailurePolicy"]["rules"]
-    assert pods["action"] == "FailJob"
-    expected = {"containerName": container["name"], "operator": "In", "values": [2]}
-    assert pods["onExitCodes"] == expected
+    assert action(policy, *failed(job, container, code)) == expected
+    # One pod alone cannot join again: the job fails at once, and the JobSet makes all anew.
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
 
 
 def test_volumes_hold_everything_that_outlives_a_pod(job, container):
