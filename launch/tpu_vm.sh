@@ -2,15 +2,19 @@
 # Train on every host of a slice of Google Cloud TPU VMs, from the root of this repository:
 #   launch/tpu_vm.sh create NAME ZONE v5litepod-16 --spot   ask for a slice, and wait until it is there
 #   launch/tpu_vm.sh install NAME ZONE                      copy this checkout there and install it
-#   launch/tpu_vm.sh run NAME ZONE --config=configs/autoencoder.py:full --workdir=/mnt/store/run
+#   launch/tpu_vm.sh run NAME ZONE --config=configs/autoencoder.py:full --workdir=/mnt/store/run \
+#       --config.data.folders="('/mnt/store/data/footage','/mnt/store/data/actors')"
 #   launch/tpu_vm.sh follow NAME ZONE                       what the first host prints
 #   launch/tpu_vm.sh stop NAME ZONE                         save and stop; `run` continues
 #   launch/tpu_vm.sh delete NAME ZONE
 # --dry-run in front of the command prints what would be executed, and executes nothing.
 #
-# The data and the workdir lie in a folder that all hosts see, such as a mounted Filestore share.
+# The data and the workdir lie in a folder that all hosts see, such as a Filestore share: mount it at
+# /mnt/store on every host, by a startup script or `gcloud compute tpus tpu-vm ssh --worker=all`.
 # Set JAX_COMPILATION_CACHE_DIR to a folder there, and new hosts find the programs compiled.
 # `create` passes further flags to gcloud, such as --reserved or --valid-until-duration=6h.
+# A slice that Google takes back (--spot) is SUSPENDED and does not return: delete it, and create,
+# install and run again. The training then continues from its last checkpoint.
 set -euo pipefail
 
 usage() {

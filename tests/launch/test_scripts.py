@@ -1,6 +1,7 @@
 """The launch scripts, with stand-ins for the programs of a cluster."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -132,6 +133,21 @@ def test_the_flags_of_a_training_reach_every_host_as_they_are(cloud):
         "--stopped_exit_code=75",
         *FLAGS,
     ]
+
+
+def test_a_stop_reaches_what_repeats_the_training_first_and_then_the_training(cloud):
+    program(cloud / "bin" / "pkill", f'printf "%s\n" "${{@: -1}}" >> {cloud}/patterns\n')
+    result = launch("tpu_vm.sh", "stop", "mine", "zone", bin=cloud / "bin")
+    assert result.returncode == 0, result.stderr
+    [call] = (cloud / "calls").read_text().splitlines()
+    words = shlex.split(call)
+    assert "--worker=all" in words
+    repeats, trains = (cloud / "patterns").read_text().splitlines()
+    training = ".venv/bin/python -m xactor_jax.main --distributed"
+    assert re.search(repeats, f"bash launch/again.sh {training}")
+    assert re.search(trains, training) and not re.search(repeats, training)
+    # The shell that looks for them is not found, or it would end itself before the training.
+    assert not any(re.search(pattern, words[-1]) for pattern in (repeats, trains))
 
 
 @pytest.mark.parametrize("arguments", [[], ["run", "name"], ["dance", "name", "zone"]])
