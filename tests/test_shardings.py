@@ -10,7 +10,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
-from configs import autoencoder, encoder, motion, video
+from configs import autoencoder, drift, encoder, motion, video
 from xactor_jax.config import build
 from xactor_jax.models.renderer import RendererConfig
 from xactor_jax.sharding import MESH_AXES, tensor_shardings
@@ -20,22 +20,27 @@ from xactor_jax.tasks import make_objective
 GOLDEN = Path(__file__).parent / "golden" / "shardings.txt.gz"
 MESH = (1, 8, 1, 2)
 CONFIGS = {
-    "autoencoder": (autoencoder, ("tiny", "tiny_dit", "full", "full_dit")),
-    "encoder": (encoder, ("tiny",)),
-    "motion": (motion, ("tiny", "full")),
-    "video": (video, ("tiny", "full")),
+    "autoencoder": autoencoder,
+    "drift": drift,
+    "encoder": encoder,
+    "motion": motion,
+    "video": video,
 }
-EACH = [f"{name}:{size}" for name, (_, sizes) in CONFIGS.items() for size in sizes]
-SLOW = ("autoencoder:full", "autoencoder:full_dit", "video:full")
+EACH = [f"{name}:{size}" for name, file in CONFIGS.items() for size in file.SLICES]
+SLOW = (
+    *("autoencoder:full", "autoencoder:full_dit", "encoder:full", "encoder:full_dit"),
+    "video:full",
+)
 
 
 def lines_of(config):
     """Of a config's parameters: name, shape and axes, one a line."""
     name, size = config.split(":")
-    file = CONFIGS[name][0]
-    sizes = build(RendererConfig, autoencoder.get_config(size).renderer.to_dict())
-    renderer = None if name in ("autoencoder", "encoder") else sizes
-    objective = make_objective(file.get_config(size), renderer)
+    renderer = None
+    if name not in ("autoencoder", "encoder"):
+        of = autoencoder.get_config("tiny" if name == "drift" else size)
+        renderer = build(RendererConfig, of.renderer.to_dict())
+    objective = make_objective(CONFIGS[name].get_config(size), renderer)
     shapes = jax.eval_shape(objective.init, jax.random.key(0))
     mesh = AbstractMesh(MESH, MESH_AXES, axis_types=(AxisType.Auto,) * 4)
     specs = named_tensors(tensor_shardings(shapes, mesh))
