@@ -6,7 +6,7 @@ PYTHON ?=
 
 with_pip = .venv/bin/python -m pip --version >/dev/null 2>&1 || .venv/bin/python -m ensurepip
 
-.PHONY: demo test test-beam test-slow lint clean
+.PHONY: demo test test-beam test-plan test-slow lint clean
 .NOTPARALLEL:
 
 demo: .venv/installed
@@ -19,6 +19,11 @@ test: .venv/installed-dev
 # Apache Beam keeps to older releases of what others share with it, so it has its own environment.
 test-beam: .venv-beam/installed
 	.venv-beam/bin/python -m pytest tests/preparation/test_beam_pipeline.py
+
+# libtpu compiles for TPUs that are not there. Where it is installed JAX looks for TPUs, so it has
+# its own environment too.
+test-plan: .venv-plan/installed
+	.venv-plan/bin/python -m pytest -m libtpu $$(grep -rl --include='test_*.py' mark.libtpu tests)
 
 test-slow: .venv/installed-dev
 	.venv/bin/python -m pytest -m slow
@@ -46,6 +51,11 @@ clean:
 .venv-beam/installed: pyproject.toml | .venv/bin/python
 	.venv/bin/python -m venv --clear .venv-beam
 	.venv-beam/bin/python -m pip install --disable-pip-version-check --editable ".[beam]" "pytest>=8.3"
+	@touch $@
+
+.venv-plan/installed: pyproject.toml | .venv/bin/python
+	.venv/bin/python -m venv --clear .venv-plan
+	.venv-plan/bin/python -m pip install --disable-pip-version-check --editable ".[plan]" "pytest>=8.3"
 	@touch $@
 
 # The first Python that is new enough. A folder without pip would look finished, so it is removed.

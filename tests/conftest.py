@@ -4,6 +4,13 @@ import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import pytest
 from absl import flags
 
 flags.FLAGS.mark_as_parsed()
+
+
+def pytest_runtest_setup(item):
+    """Skip tests that need libtpu where there is none."""
+    if item.get_closest_marker("libtpu"):
+        pytest.importorskip("libtpu")

@@ -50,9 +50,9 @@ def test_a_plan_of_simulated_devices(tmp_path):
     assert "fits" in result.stdout and "all-reduce" in result.stdout
 
 
+@pytest.mark.libtpu
 @pytest.mark.slow
 def test_a_slice_that_does_not_fit_says_by_how_much_and_what_to_change(tmp_path):
-    pytest.importorskip("libtpu")
     output = tmp_path / "plan.json"
     arguments = ("--topology=v5e:2x4", "--set", *SMALL, "motion.width=16384", "motion.depth=12")
     result = plan("--config=configs/motion.py:tiny", *arguments, f"--output={output}")

@@ -151,8 +151,10 @@ def test_a_step_needs_no_more_than_it_did(name):
         assert found["collectives"] == golden[mesh]["collectives"]
 
 
+@pytest.mark.libtpu
 def test_a_step_for_a_tpu_needs_no_more_than_it_did():
-    libtpu = pytest.importorskip("libtpu")
+    import libtpu
+
     golden = json.loads(GOLDEN.read_text())["tpu"].get(libtpu.__version__)
     if golden is None:
         pytest.skip(f"none kept for libtpu {libtpu.__version__}")

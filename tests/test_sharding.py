@@ -87,8 +87,8 @@ def test_heads_that_tensor_does_not_divide_stay_whole():
     assert specs(tree, abstract_mesh(1, 2, 1, 2)) == {"to_q": {"kernel": P("fsdp")}}
 
 
+@pytest.mark.libtpu
 def test_slices_repeat_the_model_or_share_it():
-    pytest.importorskip("libtpu")
     devices, _ = topology("v5e:2x2", slices=2)
 
     def of_slice(*sizes):

@@ -47,9 +47,9 @@ def test_splash_attention_is_attention(name):
     )
 
 
+@pytest.mark.libtpu
 @pytest.mark.parametrize("causal", [False, True])
 def test_splash_attention_compiles_for_a_tpu(causal):
-    pytest.importorskip("libtpu")
     mesh = make_mesh({"replica": 1, "fsdp": 4, "context": 1, "tensor": 2}, topology("v5e:2x4")[0])
     rows = batch_sharding(mesh)
     tokens = jax.ShapeDtypeStruct((4, 1024, 2, 40), jnp.bfloat16, sharding=rows)

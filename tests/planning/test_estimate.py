@@ -67,9 +67,9 @@ def test_only_more_slices_of_a_batch_than_there_are_is_advice(accumulate, tip):
     assert any("optimizer.accumulate" in line for line in tips) == tip
 
 
+@pytest.mark.libtpu
 @pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x4", "v5p:2x2x1", "v6e:2x4", "tpu7x:2x2x1"])
 def test_slices_of_every_generation_can_be_planned_for(name):
-    pytest.importorskip("libtpu")
     devices, chip = topology(name)
     chips = {"v5e:2x4": 8, "v6e:2x4": 8}.get(name, 4)
     assert len(devices) == (2 * chips if name.startswith("tpu7x") else chips)
