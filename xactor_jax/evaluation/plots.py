@@ -78,13 +78,16 @@ def lags(path: Path, curves: Mapping[str, Sequence[float]], score: str) -> None:
     _save(figure, path)
 
 
+# Title, and measures; those of real motion are the same whoever acts.
 _PANELS = (
     ("Fréchet distance to real motion", ("frechet",)),
-    ("against real motion", ("deviation_ratio", "velocity_ratio")),
+    ("share of real motion's movement", ("deviation_ratio", "velocity_ratio")),
     ("mouth, r with the script", ("mouth_r",)),
-    ("emotion recognised", ("emotion_announced", "emotion_held", "told_announced", "told_held")),
-    ("head, degrees", ("yaw_range", "yaw_range_true", "pitch_range", "pitch_range_true")),
     ("blinks a minute", ("blinks", "blinks_true")),
+    ("emotion that is heard, recognised", ("emotion_announced", "emotion_held")),
+    ("emotion that is told, recognised", ("told_announced", "told_held")),
+    ("yaw, range in degrees", ("yaw_range", "yaw_range_true")),
+    ("pitch, range in degrees", ("pitch_range", "pitch_range_true")),
     ("distance from the portrait", ("identity",)),
     ("picture", ("colour", "sharpness")),
 )
@@ -92,20 +95,38 @@ _PANELS = (
 
 def drift(path: Path, ways: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
     """Every measure over the minutes, of one way of acting or of several."""
-    figure, axes = _figure(4, 11, 2)
+    figure, axes = _figure(5, 12, 2)
     for axis, (title, names) in zip(axes.ravel(), _PANELS, strict=True):
-        for n, (way, minutes) in enumerate(ways.items()):
-            for name, style in zip(names, ("-", "--", ":", "-."), strict=False):
-                if name not in minutes:
+        for n, minutes in enumerate(ways.values()):
+            for name, style in zip(names, ("-", "--"), strict=False):
+                if name not in minutes or (n and name.endswith("_true")):
                     continue
                 values = [np.nan if v is None else v for v in minutes[name]]
-                label = " ".join(filter(None, (way, name if len(names) > 1 or not way else "")))
+                colour = "black" if name.endswith("_true") else f"C{n}"
                 places = np.arange(1, len(values) + 1)
-                axis.plot(places, values, style, color=f"C{n}", marker=".", label=label)
+                axis.plot(places, values, style, color=colour, marker=".")
         axis.set(title=title, xlabel="minute")
         axis.set_ylim(bottom=min(0, *axis.get_ylim()))
-        axis.legend(fontsize=6)
+        if len(names) > 1:
+            _legend(
+                axis,
+                [(name, "gray", style) for name, style in zip(names, ("-", "--"), strict=True)],
+            )
+    if len(ways) > 1:
+        named = [(way, f"C{n}", "-") for n, way in enumerate(ways)]
+        _legend(figure, named, loc="outside upper center", ncols=3)
     _save(figure, path)
+
+
+def _legend(place: Any, lines: Sequence[tuple[str, str, str]], **options: Any) -> None:
+    """A legend of (name, colour, style), for lines that need not be drawn."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color="black" if name.endswith("_true") else colour, ls=style, label=name)
+        for name, colour, style in lines
+    ]
+    place.legend(handles=handles, fontsize=7, **options)
 
 
 def save_plots(folder: Path, section: str, numbers: Mapping[str, Any]) -> list[Path]:
