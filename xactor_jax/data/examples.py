@@ -13,7 +13,7 @@ from absl import logging
 from jaxtyping import Float32
 
 from xactor_jax.data.facekit import EXPRESSIONS
-from xactor_jax.data.shards import Clip, Shards, decode_frames, held_out_split, open_shards
+from xactor_jax.data.shards import Clip, decode_frames, held_out_split, open_shards
 from xactor_jax.data.transforms import (
     PLAIN,
     Augmentation,
@@ -62,20 +62,6 @@ class FaceExampleConfig:
     picture_augmentation: Augmentation = Augmentation(brightness=0.06, contrast=0.12, tint=0.06)
 
 
-def _tell_small(folder: str, shards: Shards, config: FaceExampleConfig) -> None:
-    """Log where pictures have to be enlarged: nothing else would say why they are soft."""
-    needed = round(config.image_size * VIEW_SCALE / config.view_scale)
-    if len(shards) and (size := shards[0].size) < needed:
-        logging.warning(
-            "%s: views of %d pixels are enlarged; prepare or render them with --size=%d for "
-            "pictures of %d",
-            folder,
-            size,
-            needed,
-            config.image_size,
-        )
-
-
 class FaceExamples:
     """Random access to clips: `[i]` is a small index, `load` reads and cuts it.
 
@@ -119,8 +105,7 @@ class FaceExamples:
         for n, header in enumerate(headers):
             self.renderings[header.motion, header.start].append(n)
         self.headers = headers
-        for folder, shard in zip(config.folders, self.shards, strict=True):
-            _tell_small(folder, shard, config)
+        self._told: set[int] = set()  # numbers of shards whose views were found too small
         self._clip = functools.lru_cache(maxsize=config.kept_segments)(self._read)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -145,7 +130,24 @@ class FaceExamples:
 
     def _read(self, segment: int) -> Clip:
         shard, i = self.places[segment]
-        return self.shards[shard][i]
+        clip = self.shards[shard][i]
+        self._tell_small(shard, clip.size)
+        return clip
+
+    def _tell_small(self, shard: int, size: int) -> None:
+        """Log, once, where pictures have to be enlarged; nothing else says why they are soft."""
+        c = self.config
+        needed = round(c.image_size * VIEW_SCALE / c.view_scale)
+        if size < needed and shard not in self._told:
+            self._told.add(shard)
+            logging.warning(
+                "%s: views of %d pixels are enlarged; prepare or render them with --size=%d for "
+                "pictures of %d",
+                c.folders[shard],
+                size,
+                needed,
+                c.image_size,
+            )
 
     def other_identity(self, segment: int, rng: np.random.Generator) -> int | None:
         """Another identity's rendering of the same motion, where there is one."""
