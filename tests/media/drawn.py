@@ -55,6 +55,7 @@ def write_media(
     rate: int = 16_000,
     late: float = 0.0,
     clock: float = 1.0,
+    pix_fmt: str = "yuv420p",
 ) -> Path:
     """Write frames shown at `times` (25 a second if not given) and sound that starts `late` s.
 
@@ -68,7 +69,7 @@ def write_media(
         if frames is not None:
             picture = container.add_stream("libx264", rate=25, options={"crf": "4"})
             picture.height, picture.width = frames[0].shape[:2]
-            picture.pix_fmt = "yuv420p"
+            picture.pix_fmt = pix_fmt
             picture.codec_context.time_base = tick
         if audio is not None:
             sound = container.add_stream("pcm_s16le", rate=rate, layout="mono")

@@ -62,6 +62,18 @@ def test_large_pictures_are_reduced(tmp_path):
     assert next(read_video(path, longest_side=64)).shape == (48, 64, 3)
 
 
+@pytest.mark.parametrize("longest_side", [64, 100])  # a half, and no whole part
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj420p", "yuv444p", "yuv420p10le"])
+def test_reduced_pictures_are_averages(tmp_path, pix_fmt, longest_side):
+    rows, columns = np.mgrid[:96, :128]
+    smooth = np.stack([rows + 50, columns, 200 - rows / 2 - columns / 2], axis=-1)
+    path = write_media(tmp_path / "a.mkv", [smooth.astype(np.uint8)], pix_fmt=pix_fmt)
+    whole, small = (next(read_video(path, side)).astype(float) for side in (128, longest_side))
+    expected = cv2.resize(whole, small.shape[1::-1], interpolation=cv2.INTER_AREA)
+    # Halved colours lie a quarter of a pixel aside; one level of them is nearly two of blue.
+    assert np.abs(small - expected).max() <= 6 and np.abs(small - expected).mean() <= 1
+
+
 def test_unusable_files_are_named(tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(bytes(range(256)) * 40)

@@ -243,7 +243,8 @@ def cut_view(
     matrix = np.array(
         [[step, 0, cx - side / 2 + step / 2 - 0.5], [0, step, cy - side / 2 + step / 2 - 0.5]]
     )
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    # Nine samples a pixel average a linear filter's error away, and it takes a quarter of the time.
+    flags = (cv2.INTER_LINEAR if times > 2 else cv2.INTER_CUBIC) | cv2.WARP_INVERSE_MAP
     dense = cv2.warpAffine(
         image, matrix, (size * times, size * times), flags=flags, borderMode=cv2.BORDER_REPLICATE
     )

@@ -30,6 +30,7 @@ from xactor_jax.media.audio import (
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 _AAC_FALLBACK = 48000
 _AUDIO_BLOCK = 1024
+_PLANAR = {f"yuv{range}{chroma}p" for range in ("", "j") for chroma in (420, 422, 444)}
 LONGEST_STILL = 60  # seconds that one frame may be shown
 Block = Float32[np.ndarray, "samples channels"]
 
@@ -140,11 +141,30 @@ def _upright(
     width, height = round(frame.width * (aspect or 1)), frame.height
     reduction = min(1.0, longest_side / max(width, height))
     size = max(round(width * reduction), 1), max(round(height * reduction), 1)
+    if reduction < 1 and frame.format.name in _PLANAR:
+        frame = _reduced(frame, *size)
     picture = frame.to_ndarray(format="rgb24")
     if size != (frame.width, frame.height):
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     quarters = round(frame.rotation / 90) if math.isfinite(frame.rotation) else 0
     return np.ascontiguousarray(np.rot90(picture, quarters))
+
+
+def _reduced(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+    """A smaller picture of the same planes: of 4K in half the time that RGB of that size takes."""
+    small = av.VideoFrame(width, height, frame.format.name)
+    for whole, plane in zip(frame.planes, small.planes, strict=True):
+        pixels = cv2.resize(
+            _pixels(whole), (plane.width, plane.height), interpolation=cv2.INTER_AREA
+        )
+        _pixels(plane)[:] = pixels
+    small.colorspace, small.color_range = frame.colorspace, frame.color_range
+    return small
+
+
+def _pixels(plane: av.video.plane.VideoPlane) -> UInt8[np.ndarray, "h w"]:
+    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, -1)
+    return rows[:, : plane.width]
 
 
 class VideoWriter:

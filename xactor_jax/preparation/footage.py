@@ -16,7 +16,7 @@ from xactor_jax.media.audio import no_access, open_media
 from xactor_jax.preparation.settings import Settings
 from xactor_jax.recipes.listed import Listed
 
-_FORMAT = "6"
+_FORMAT = "7"
 # Tables of its own: those of the system differ from machine to machine.
 _VIDEO = (
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .m1v .m2t .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 "
