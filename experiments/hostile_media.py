@@ -251,6 +251,22 @@ def stretched_pixels(folder: Path) -> Path:
     return path
 
 
+def upside_down(folder: Path) -> Path:
+    """Raw pictures whose last row comes first: FFmpeg gives their lines a negative length."""
+    path = folder / "upside_down.mkv"
+    half = np.zeros((48, 64, 3), np.uint8)
+    half[:24] = 255
+    with av.open(str(path), "w") as container:
+        shown: Any = container.add_stream("rawvideo", rate=25)
+        shown.height, shown.width, shown.pix_fmt = 48, 64, "yuv420p"
+        shown.codec_context.extradata = b"BottomUp\0"
+        frame = av.VideoFrame.from_ndarray(half, format="rgb24")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        container.mux(shown.encode(frame))
+        container.mux(shown.encode(None))
+    return path
+
+
 def png_bomb(folder: Path) -> Path:
     """A PNG of 50 000 x 50 000 zeros."""
 
@@ -336,6 +352,7 @@ ONE_FILE: tuple[Callable[[Path], Path], ...] = (
     huge_y4m,
     large_frames,
     stretched_pixels,
+    upside_down,
     png_bomb,
 )
 

@@ -10,6 +10,7 @@ import re
 import tracemalloc
 
 import av
+import cv2
 import numpy as np
 import pytest
 from media.drawn import settings_for_drawn, talking_clip, write_media
@@ -52,6 +53,14 @@ def watch(path):
 def test_a_picture_that_stands_still_for_hours_is_refused(tmp_path):
     path = hostile_media.hours_of_one_frame(tmp_path)
     assert refusal(watch, path).startswith("the picture stands still for 14400 s from 0.08 s on")
+
+
+def test_pictures_stored_upside_down_are_read_within_their_memory(tmp_path):
+    path = hostile_media.upside_down(tmp_path)
+    whole = next(read_video(path))
+    assert whole[:24].mean() < 5 and whole[-24:].mean() > 250
+    small = next(read_video(path, longest_side=32))
+    np.testing.assert_allclose(small, cv2.resize(whole, (32, 24), interpolation=cv2.INTER_AREA))
 
 
 def test_a_frame_that_claims_hours_is_shown_for_one(tmp_path):

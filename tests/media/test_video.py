@@ -46,15 +46,23 @@ def test_phone_video_is_turned_upright(tmp_path):
     frame = np.zeros((48, 64, 3), np.uint8)
     frame[:24] = 255
     path = write_media(tmp_path / "a.mp4", [frame] * 3)
+    turn_to_the_right(path)
+    picture = next(read_video(path))
+    assert picture.shape == (64, 48, 3)
+    assert picture[:, 30:].mean() > 250 and picture[:, :18].mean() < 5
+    reduced = next(read_video(path, longest_side=32))
+    assert reduced.shape == (32, 24, 3)
+    assert reduced[:, 15:].mean() > 250 and reduced[:, :9].mean() < 5
+
+
+def turn_to_the_right(path):
+    """Write a turn by 90 degrees into an MP4, as phones do."""
     one, none = b"\0\1\0\0", b"\0\0\0\0"
     level = one + none * 3 + one + none * 3 + b"\x40\0\0\0"
     # The matrix of a quarter turn to the right (ISO 14496-12, tkhd).
     turned = none + one + none + b"\xff\xff\0\0" + none * 4 + b"\x40\0\0\0"
     head, tail = path.read_bytes().split(b"tkhd", 1)
     path.write_bytes(head + b"tkhd" + tail.replace(level, turned, 1))
-    picture = next(read_video(path))
-    assert picture.shape == (64, 48, 3)
-    assert picture[:, 30:].mean() > 250 and picture[:, :18].mean() < 5
 
 
 def test_large_pictures_are_reduced(tmp_path):

@@ -141,13 +141,17 @@ def _upright(
     width, height = round(frame.width * (aspect or 1)), frame.height
     reduction = min(1.0, longest_side / max(width, height))
     size = max(round(width * reduction), 1), max(round(height * reduction), 1)
-    if reduction < 1 and frame.format.name in _PLANAR:
-        frame = _reduced(frame, *size)
-    picture = frame.to_ndarray(format="rgb24")
-    if size != (frame.width, frame.height):
+    reduced = _reduced(frame, *size) if reduction < 1 and _planar(frame) else frame
+    picture = reduced.to_ndarray(format="rgb24")
+    if picture.shape[1::-1] != size:
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     quarters = round(frame.rotation / 90) if math.isfinite(frame.rotation) else 0
     return np.ascontiguousarray(np.rot90(picture, quarters))
+
+
+def _planar(frame: av.VideoFrame) -> bool:
+    """Whether its pixels lie in planes of bytes; PyAV's buffers of upside-down ones lie beside."""
+    return frame.format.name in _PLANAR and all(plane.line_size > 0 for plane in frame.planes)
 
 
 def _reduced(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
