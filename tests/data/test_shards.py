@@ -1,6 +1,8 @@
 """Clips survive the trip to disk and back, whole, in order and cut where they should be."""
 
 import dataclasses
+import hashlib
+import multiprocessing
 import os
 import pickle
 import resource
@@ -69,6 +71,20 @@ def test_round_trip_keeps_everything(tmp_path):
     assert shards.open_shards(tmp_path, "test")[0].id == "cleo/c/0"
     with pytest.raises(IndexError):
         opened[2]
+
+
+def write_and_digest(folder) -> str:
+    """Name of what a process writes of a clip."""
+    shards.write_shards(folder, {"train": [make_clip("anna/a", 7, truth=True)]})
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def test_every_process_writes_the_same_bytes(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        digests = pool.map(write_and_digest, folders, chunksize=1)
+    assert len(set(digests)) == 1
 
 
 def test_long_clips_become_equal_segments_that_join_to_the_whole(tmp_path):

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from jaxtyping import Float16, Float32, Int8, Int16, UInt8
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.sequential_writer import SequentialWriter
 
 from xactor_jax.errors import InputError
@@ -175,7 +176,8 @@ def segments(clip: Clip, longest: int = LONGEST_SEGMENT) -> Iterator[Clip]:
 def write_shards(folder: str | os.PathLike, splits: Mapping[str, Iterable[Clip]]) -> None:
     """Write clips as the shards of `folder`, replacing those that are there only when all is well.
 
-    Clips longer than a segment are cut; the order is kept; memory holds one clip at a time.
+    Clips longer than a segment are cut; the order is kept; memory holds one clip at a time. The
+    same clips give the same bytes.
     """
     folder = Path(folder)
     partial = folder / ".shards.partial"
@@ -188,6 +190,18 @@ def write_shards(folder: str | os.PathLike, splits: Mapping[str, Iterable[Clip]]
         shutil.rmtree(partial, ignore_errors=True)
 
 
+class _Writer(SequentialWriter):
+    """One that writes the features of a record in one order, not in one of each process."""
+
+    class _Sorted(ExampleSerializer):
+        def serialize_example(self, example: dict[str, Any]) -> bytes:
+            return self.get_tf_example(example).SerializeToString(deterministic=True)
+
+    def __init__(self, info: tfds.core.DatasetInfo):
+        super().__init__(info, RECORDS_PER_SHARD, file_format="array_record")
+        self._serializer = self._Sorted(info.features.get_serialized_info())
+
+
 def _write_splits(folder: Path, splits: Mapping[str, Iterable[Clip]]) -> None:
     identity = tfds.core.dataset_info.DatasetIdentity(
         name="clips", version=tfds.core.Version("1.0.0"), data_dir=str(folder), module_name=__name__
@@ -195,7 +209,7 @@ def _write_splits(folder: Path, splits: Mapping[str, Iterable[Clip]]) -> None:
     info = tfds.core.DatasetInfo(
         builder=identity, description="Talking-head clips with sound.", features=_features()
     )
-    writer = SequentialWriter(info, RECORDS_PER_SHARD, file_format="array_record")
+    writer = _Writer(info)
     writer.initialize_splits(list(splits))
     for split, clips in splits.items():
         headers = []

@@ -14,6 +14,7 @@ import av
 import cv2
 import numpy as np
 import soxr
+from av.video.plane import VideoPlane
 from jaxtyping import Float32, UInt8
 
 from xactor_jax.data.shards import FRAME_RATE
@@ -166,8 +167,8 @@ def _reduced(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
     return small
 
 
-def _pixels(plane: av.video.plane.VideoPlane) -> UInt8[np.ndarray, "h w"]:
-    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, -1)
+def _pixels(plane: VideoPlane) -> UInt8[np.ndarray, "h w"]:
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)
     return rows[:, : plane.width]
 
 
