@@ -67,7 +67,8 @@ def decode(path: Path, whole: bool) -> None:
         has_sound(path)
         frames_expected(path)
         errors = []
-        for read in (read_mono_16k, lambda path: [picture.shape for picture in read_video(path)]):
+        # Reduced, which the pictures of few of these files would be.
+        for read in (read_mono_16k, lambda path: collections.deque(read_video(path, 96), 0)):
             try:
                 read(path)
             except InputError as error:
