@@ -47,11 +47,16 @@ class Run:
     variant: str = ""  # of configs/drift.py; empty: its name
     sampling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     whole: bool = False  # all minutes and their frames; the others are ablations
+    repeated: bool = False  # all minutes, of voices that say their first one again and again
 
     @property
     def trained(self) -> str:
         """The variant that is trained."""
         return self.variant or self.name
+
+    def minutes(self, chosen: Namespace) -> int:
+        """Of each voice."""
+        return chosen.minutes if self.whole or self.repeated else chosen.ablation_minutes
 
 
 RUNS = (
@@ -59,6 +64,8 @@ RUNS = (
         Run(name, whole=True)
         for name in ("mixture", "teacher_forcing", "independent", "full_sequence", "own_history")
     ),
+    Run("mixture_repeated", "mixture", repeated=True),
+    Run("own_history_repeated", "own_history", repeated=True),
     Run("context_1"),
     Run("mixture_longer"),
     Run("in_flight_2", "mixture", {"chunks_in_flight": 2}),
@@ -132,7 +139,8 @@ def made_by_of(
         "variant": each.trained,
         "weights": digest(sampler.weights),
         "sampling": dataclasses.asdict(sampling_of(each)),
-        "minutes": chosen.minutes if each.whole else chosen.ablation_minutes,
+        "minutes": each.minutes(chosen),
+        **({"repeated": True} if each.repeated else {}),
     }
 
 
@@ -146,11 +154,12 @@ def measure(
     each: Run, sampler: MotionSampler, bench: DriftBench, chosen: Namespace
 ) -> dict[str, Any]:
     """The numbers of a run."""
+    bench = bench.repeating() if each.repeated else bench
     return bench.measure(
         sampler,
         sampling_of(each),
         0,
-        minutes=chosen.minutes if each.whole else chosen.ablation_minutes,
+        minutes=each.minutes(chosen),
         rendering=bench.renderer.config.sampling if each.whole else None,
     )
 

@@ -49,7 +49,8 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
     """Renew what was measured in `drift.md` and `drift.png`; the rest of the page stays."""
     runs = results["runs"]
     ways = {name: runs[key] for key, name in _WAYS.items() if key in runs}
-    others = {name: run for name, run in runs.items() if name not in _WAYS}
+    repeated = {name: run for name, run in runs.items() if run["made_by"].get("repeated")}
+    others = {name: run for name, run in runs.items() if name not in {*_WAYS, *repeated}}
     parts = []
     if ways:
         drift(folder / "drift.png", {name: run["minutes"] for name, run in ways.items()})
@@ -62,6 +63,10 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
             if "identity" in run["minutes"]
         }
         parts += [_table(list(_OF_FRAMES), frames), "![curves](drift.png)"]
+    if repeated:
+        shown = {name: [pick(run) for pick in _HEADINGS.values()] for name, run in repeated.items()}
+        title = "Every voice's first minute, again and again. "
+        parts += [title + _sizes(repeated), _table(list(_HEADINGS), shown)]
     if others:
         compared = {"mixture": runs["mixture"]} | others if "mixture" in runs else others
         compared = shortened(compared)

@@ -10,6 +10,7 @@ from xactor_jax.data.actor_motion import Motion
 from xactor_jax.data.direction import COLUMNS, FLAGS
 from xactor_jax.data.shards import open_shards, write_shards
 from xactor_jax.evaluation import drift, drift_frames
+from xactor_jax.evaluation.drift_bench import DriftBench
 from xactor_jax.evaluation.plots import save_plots
 from xactor_jax.evaluation.report import rows
 
@@ -87,6 +88,19 @@ def test_a_perfect_performance_is_measured_as_the_script(readers):
     for name in ("yaw_range", "pitch_range", "blinks"):
         np.testing.assert_allclose(minutes[name], minutes[f"{name}_true"], rtol=0.05)
     assert minutes["blinks"][0] == pytest.approx(15, abs=1)
+
+
+def test_repeated_minutes_differ_by_their_age_alone(readers):
+    voices = [script(n, 3) for n in range(2)]
+    bench = DriftBench(None, readers, None, 1.0, voices, None, (), None).repeating()
+    assert [len(voice) for voice in bench.voices] == [3 * drift.MINUTE] * 2
+    assert [len(voice.audio) for voice in bench.voices] == [len(voice.audio) for voice in voices]
+    acted = np.stack([latents_of(voice) for voice in bench.voices])
+    minutes = drift.curves(acted, bench.voices, readers, drift.Real.of(list(acted)))
+    for name, values in minutes.items():
+        np.testing.assert_allclose(values, values[0], rtol=1e-6, err_msg=name)
+    first = drift.curves(acted[:, : drift.MINUTE], voices, readers, drift.Real.of(list(acted)))
+    assert first["mouth_r"] == pytest.approx([1], abs=1e-3)  # that of the voices' own scripts
 
 
 def test_fading_shows_in_the_last_minute(readers):

@@ -53,6 +53,7 @@ def measured(frechet):
         "emotion_real": 0.9,
         "minutes": {name: [0.25, None] for name in names} | {"frechet": frechet},
         "n": {"voices": 8, "minutes": 2},
+        "made_by": {},
     }
 
 
@@ -69,8 +70,11 @@ def test_the_page_shows_the_numbers_and_keeps_its_words(tmp_path):
     assert page.read_text() == first
     runs["teacher_forcing"] = measured([1.0, 9.0])
     page.write_text(first + "\nAfterwards.\n")
+    runs["mixture_repeated"] = measured([2.0, 3.0]) | {"made_by": {"repeated": True}}
     write_report(tmp_path, {"runs": runs})
     assert "| (a) teacher forcing | 1 | 9 | 9 |" in page.read_text()
+    again = page.read_text().split("first minute, again and again")[1]
+    assert "| mixture_repeated | 2 | 3 | 1.5 |" in again.split("8 voices")[1]
     assert page.read_text().endswith("Afterwards.\n")
     assert (tmp_path / "drift.png").stat().st_size > 0
 

@@ -18,6 +18,8 @@ from xactor_jax.motion_sampler import MotionSampler, MotionSampling
 from xactor_jax.progress import progress
 from xactor_jax.release import PortraitRenderer
 
+_PER_FRAME = ("expression", "pose", "gaze", "blink", "emotion", "intensity", "voiced")
+
 
 def read_training_actors(actors: str, renderer: PortraitRenderer) -> drift.Readers:
     """What latents show, read as on training actors."""
@@ -79,6 +81,12 @@ class DriftBench:
             likeness,
         )
 
+    def repeating(self) -> DriftBench:
+        """The same with the first minute of every voice again and again, so that minutes differ by
+        how long the acting has gone on and not by what is said and felt in them."""
+        voices = [_repeated(_cut(voice, 1), len(voice) // drift.MINUTE) for voice in self.voices]
+        return dataclasses.replace(self, voices=voices)
+
     def measure(
         self,
         sampler: MotionSampler,
@@ -121,9 +129,13 @@ def _first_frames(shards: Shards, places: Sequence[int], renderer: PortraitRende
 def _cut(voice: Motion, minutes: int) -> Motion:
     """The first minutes of a script."""
     frames = min(minutes * drift.MINUTE, len(voice))
-    per_frame = {
-        name: getattr(voice, name)[:frames]
-        for name in ("expression", "pose", "gaze", "blink", "emotion", "intensity", "voiced")
-    }
+    per_frame = {name: getattr(voice, name)[:frames] for name in _PER_FRAME}
     audio = voice.audio[: len(voice.audio) * frames // len(voice)]
     return dataclasses.replace(voice, audio=audio, **per_frame)
+
+
+def _repeated(voice: Motion, times: int) -> Motion:
+    """A script again and again."""
+    names = ("audio", *_PER_FRAME)
+    again: dict[str, Any] = {n: np.concatenate([getattr(voice, n)] * times) for n in names}
+    return dataclasses.replace(voice, **again)
