@@ -7,6 +7,15 @@ noise levels are our defaults (diffusion/noise_levels.py says why a mixture).
     python -m xactor_jax.main --config=configs/motion.py:tiny --workdir=runs/motion \\
         --config.renderer=runs/autoencoder/model.safetensors
 
+A second stage goes on from those weights, with what the model itself nearly acts as half of the
+histories. In the drift experiment (docs/drift.md) it made performers livelier and held emotions
+longer, at some cost in distance to real motion:
+
+    python -m xactor_jax.main --config=configs/motion.py:tiny --workdir=runs/motion_2 \\
+        --config.renderer=runs/autoencoder/model.safetensors \\
+        --config.initial_weights=runs/motion/model.safetensors \\
+        --config.loss.own_history=0.5 --config.steps=1600
+
 On two CPU cores tiny does 5 steps a second, once all clips are encoded; its 8,000 steps reached
 what the README has.
 
