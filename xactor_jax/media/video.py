@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import soxr
 from av.video.plane import VideoPlane
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, UInt8, UInt16
 
 from xactor_jax.data.shards import FRAME_RATE
 from xactor_jax.errors import InputError
@@ -31,7 +31,11 @@ from xactor_jax.media.audio import (
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 _AAC_FALLBACK = 48000
 _AUDIO_BLOCK = 1024
-_PLANAR = {f"yuv{range}{chroma}p" for range in ("", "j") for chroma in (420, 422, 444)}
+_PLANAR = {
+    f"yuv{kind.format(chroma)}": dtype
+    for kind, dtype in (("{}p", np.uint8), ("j{}p", np.uint8), ("{}p10le", np.uint16))
+    for chroma in (420, 422, 444)
+}
 LONGEST_STILL = 60  # seconds that one frame may be shown
 Block = Float32[np.ndarray, "samples channels"]
 
@@ -151,24 +155,26 @@ def _upright(
 
 
 def _planar(frame: av.VideoFrame) -> bool:
-    """Whether its pixels lie in planes of bytes; PyAV's buffers of upside-down ones lie beside."""
+    """Whether its pixels lie in planes; PyAV's buffers of upside-down ones lie beside them."""
     return frame.format.name in _PLANAR and all(plane.line_size > 0 for plane in frame.planes)
 
 
 def _reduced(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
     """A smaller picture of the same planes: of 4K in half the time that RGB of that size takes."""
     small = av.VideoFrame(width, height, frame.format.name)
+    dtype = _PLANAR[frame.format.name]
     for whole, plane in zip(frame.planes, small.planes, strict=True):
-        pixels = cv2.resize(
-            _pixels(whole), (plane.width, plane.height), interpolation=cv2.INTER_AREA
+        size = plane.width, plane.height
+        _pixels(plane, dtype)[:] = cv2.resize(
+            _pixels(whole, dtype), size, interpolation=cv2.INTER_AREA
         )
-        _pixels(plane)[:] = pixels
-    small.colorspace, small.color_range = frame.colorspace, frame.color_range
+    for meaning in ("colorspace", "color_range", "color_trc", "color_primaries"):
+        setattr(small, meaning, getattr(frame, meaning))
     return small
 
 
-def _pixels(plane: VideoPlane) -> UInt8[np.ndarray, "h w"]:
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)
+def _pixels(plane: VideoPlane, dtype: type) -> UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]:
+    rows = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)
     return rows[:, : plane.width]
 
 
