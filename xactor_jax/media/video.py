@@ -31,10 +31,9 @@ from xactor_jax.media.audio import (
 _AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 _AAC_FALLBACK = 48000
 _AUDIO_BLOCK = 1024
-_PLANAR = {
-    f"yuv{kind.format(chroma)}": dtype
-    for kind, dtype in (("{}p", np.uint8), ("j{}p", np.uint8), ("{}p10le", np.uint16))
-    for chroma in (420, 422, 444)
+_PLANAR = {  # forms whose planes can be reduced, and their pixels
+    **{f"yuv{full}{chroma}p": np.uint8 for full in ("", "j") for chroma in (420, 422, 444)},
+    **{f"yuv{chroma}p10le": np.uint16 for chroma in (420, 422, 444)},
 }
 LONGEST_STILL = 60  # seconds that one frame may be shown
 Block = Float32[np.ndarray, "samples channels"]
