@@ -71,7 +71,7 @@ def cached(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
             reference_seen=jnp.ones(1, bool),
             direction=jnp.zeros((1, c.chunk, c.direction)),
             history_noise=jnp.zeros_like(noise),
-            scales=jnp.float32([GUIDANCE]),
+            scales=jnp.full((1, 1, c.chunk, 1), GUIDANCE),
         )
         return sampler.next_chunk(plan, sampler.weights, flight, plan.rollout.levels(1))
 

@@ -79,6 +79,7 @@ RUNS = (
     Run("audio_guidance_2", "mixture", {"audio_guidance": 2.0}),
     Run("emotion_guidance_1", "mixture", {"emotion_guidance": 1.0}),
     Run("emotion_guidance_6", "mixture", {"emotion_guidance": 6.0}),
+    Run("guided_while_told", "mixture", {"guide_remembered": False}),
     Run("guided_more", "mixture", {"audio_guidance": 1.5, "emotion_guidance": 6.0}),
     Run("context_4"),
     Run("chunk_10"),

@@ -65,6 +65,7 @@ def history_noise(sampler, number, dtype=np.float32):
 def flight_of(sampler, sampling, z, past, number, **changes):
     """What a chunk is acted from, all of it known."""
     c, frames = sampler.config, z.shape[1] + 2 * sampler.config.audio_window
+    direction = np.zeros((1, z.shape[1], c.direction), np.float32)
     flight = Flight(
         z=z,
         past=past,
@@ -72,9 +73,9 @@ def flight_of(sampler, sampling, z, past, number, **changes):
         audio_known=np.ones((1, frames), bool),
         reference=np.ones((1, c.latent), np.float32),
         reference_seen=np.ones(1, bool),
-        direction=np.zeros((1, z.shape[1], c.direction), np.float32),
+        direction=direction,
         history_noise=history_noise(sampler, number, z.dtype),
-        scales=np.array(list(sampling.guidance.values()), np.float32),
+        scales=sampling.scales(direction),
     )
     return dataclasses.replace(flight, **changes)
 

@@ -11,6 +11,7 @@ from small_models import quick_compilation as quick_compilation
 from xactor_jax.acting import Acting, LiveActing, perform
 from xactor_jax.data.audio_features import audio_features, recording_gain
 from xactor_jax.data.direction import WIDTH, Told, free, tell
+from xactor_jax.models.motion_transformer import KeyValueCache
 from xactor_jax.motion_sampler import MotionSampling
 from xactor_jax.timeline import Entry, Timeline
 
@@ -69,9 +70,8 @@ def speech(seconds, seed=0):
 def test_a_live_voice_is_acted_as_its_recording(sampler, sizes):
     audio = speech(1.61)
     frames = 41  # the last of 640 samples is not full
-    gain = recording_gain(np.pad(audio, (0, frames * 640 - len(audio))))
     whole = start(sampler).act(audio_features(audio, frames, MEL))
-    live = LiveActing(start(sampler), gain)
+    live = LiveActing(start(sampler), recording_gain(audio))
     parts = [live.push(piece) for piece in pieces(audio, sizes)]
     np.testing.assert_array_equal(np.concatenate([*parts, live.finish()]), whole)
 
@@ -138,6 +138,33 @@ def test_emotion_guidance_is_for_told_emotions_alone(directed):
         assert (np.abs(guided - plain).max() > 1e-3) == changes
 
 
+def test_guidance_ends_with_the_telling_if_it_is_to(directed):
+    """What follows is then what follows the same past without guidance."""
+    heard, chunk = features(25)[None], directed.config.chunk
+    timeline = Timeline((Entry(0, chunk, {"emotion": np.float32([0.8, 0, 0, 0])}),))
+
+    def begun(**changes):
+        performer = told(directed, timeline, **changes)
+        performer.push(heard[:, : chunk + directed.config.audio_window])
+        assert performer.count == 1
+        return performer
+
+    lasting = begun(emotion_guidance=3.0)
+    ending = begun(emotion_guidance=3.0, guide_remembered=False)
+    unguided = begun(emotion_guidance=1.0)
+    np.testing.assert_array_equal(ending.past.keys, lasting.past.keys)
+    branches = len(unguided.plan.branches)  # those that are told all, which come first
+    past = (ending.past.keys[:, :branches], ending.past.values[:, :branches], ending.past.known)
+    unguided.past = KeyValueCache(*past)
+    after, without, guided = (
+        performer.push(heard[:, chunk + directed.config.audio_window :])
+        for performer in (ending, unguided, lasting)
+    )
+    # Batches of three branches and of two: sums of another order, in fp32.
+    np.testing.assert_allclose(after, without, atol=1e-5)
+    assert np.abs(guided - after).max() > 1e-3
+
+
 def test_who_cannot_be_told_says_so(sampler):
     with pytest.raises(ValueError, match="not trained to be told"):
         told(sampler, TOLD)
@@ -149,6 +176,15 @@ def test_silence_alone_and_nothing_at_all_end(sampler):
     live = LiveActing(start(sampler), 1.0)
     assert len(live.push(np.zeros(1, np.float32))) == 0
     assert live.finish().shape == (1, 3)
+
+
+def test_nothing_is_heard_after_the_end(sampler):
+    live = LiveActing(start(sampler), 1.0)
+    live.push(speech(0.3))
+    live.finish()
+    for again in (live.finish, lambda: live.push(speech(0.3))):
+        with pytest.raises(ValueError, match="this performance is finished: begin another"):
+            again()
 
 
 def test_a_batch_acts_as_each_alone(sampler):

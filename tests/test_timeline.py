@@ -16,7 +16,7 @@ def read(tmp_path):
     def written(entries):
         path = tmp_path / "script.json"
         path.write_text(entries if isinstance(entries, str) else json.dumps(entries))
-        return read_timeline(path)
+        return read_timeline(path, 150)
 
     return written
 
@@ -76,6 +76,10 @@ def test_any_stretch_is_the_same_as_that_part_of_the_whole(read):
         ([{"to": 1e308, "yaw": 1}], "are seconds; use 10000000 at most"),
         ([{"yaw": 10**400}], "'yaw' must be a number, not 10000"),
         ("[" * 100_000, "script.json: not JSON"),
+        (
+            [{"yaw": 1}, {"from": 2000, "to": 3000, "yaw": 2}],
+            "script.json: entry 2 begins at 2000 s, but all ends at 6 s; times are seconds",
+        ),
         ([{"from": 1, "to": 2}], "entry 1: sets nothing; name one of emotion, intensity, yaw"),
     ],
 )
@@ -88,9 +92,9 @@ def test_what_is_wrong_is_said_in_one_line(read, entries, message):
 
 def test_a_missing_or_binary_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.json: no such file"):
-        read_timeline(tmp_path / "nowhere.json")
+        read_timeline(tmp_path / "nowhere.json", 1)
     (tmp_path / "photo.png").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(InputError, match=r"photo\.png: cannot be read as text"):
-        read_timeline(tmp_path / "photo.png")
+        read_timeline(tmp_path / "photo.png", 1)
     with pytest.raises(InputError, match="cannot be read as text"):
-        read_timeline(tmp_path)
+        read_timeline(tmp_path, 1)

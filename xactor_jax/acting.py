@@ -65,13 +65,14 @@ class Acting:
         self.sampler, self.direction = sampler, direction
         self.key, self.history_key = jax.random.split(key)
         self.plan = sampler.plan(sampling)
-        self.scales = jnp.asarray(list(sampling.guidance.values()), jnp.float32)
+        self.sampling = sampling
         self.past = sampler.empty_past(self.plan, batch)
         # Features from one window before the next chunk on; before the start there are none.
         self.audio = np.zeros((batch, c.audio_window, c.audio), np.float32)
         self.audio_known = np.zeros((batch, c.audio_window), bool)
         self.portraits, self.origin = sampler.portraits(reference, batch)
         self.pushed = self.count = 0  # frames heard, chunks acted
+        self.finished = False  # whether the speech is over
         begun = range(self.rollout.chunks_in_flight)
         self.z = jnp.concatenate([self._noise(self.key, n) for n in begun], axis=1)
 
@@ -111,15 +112,16 @@ class Acting:
           known: False where there is no sound: before the start, after the end.
         """
         sampler, rollout, chunk = self.sampler, self.rollout, self.sampler.config.chunk
+        direction = self._told()
         flight = Flight(
             z=self.z,
             past=self.past,
             audio=jnp.asarray(audio),
             audio_known=jnp.asarray(known),
             **self.portraits,
-            direction=jnp.asarray(self._told()),
+            direction=jnp.asarray(direction),
             history_noise=self._noise(self.history_key, self.count),
-            scales=self.scales,
+            scales=self.sampling.scales(direction),
         )
         for begun in range(1, rollout.chunks_in_flight) if self.count == 0 else ():
             z = sampler.next_round(self.plan, sampler.weights, flight, rollout.levels(begun))
@@ -132,13 +134,19 @@ class Acting:
         return np.asarray(z[:, :chunk]) * sampler.deviation + self.origin
 
     def push(self, features: Float[np.ndarray, "b n f"]) -> Float[np.ndarray, "b m d"]:
-        """Latents of the chunks that can be acted now that these frames are heard, if any."""
+        """Latents of the chunks that can be acted now that these frames are heard, if any.
+
+        Raises ValueError after `finish`.
+        """
+        if self.finished:
+            raise ValueError("this performance is finished: begin another one")
         self._hear(features, True)
         self.pushed += features.shape[1]
         return self._joined(self._chunks())
 
     def finish(self) -> Float[np.ndarray, "b m d"]:
         """Latents of what was pushed and not yet acted: the speech is over."""
+        self.finished = True
         left = self.pushed - self.count * self.sampler.config.chunk
         return self._joined(self._last_chunks())[:, :left]
 
@@ -251,10 +259,13 @@ class LiveActing:
         return self.acting.sampler.hearing.needed(frames) / SAMPLE_RATE
 
     def push(self, audio: Float[np.ndarray, " samples"]) -> Float[np.ndarray, "m d"]:
-        """Latents, at 25 a second, that these samples of 16 kHz mono complete; often none."""
+        """Latents, at 25 a second, that these samples of 16 kHz mono complete; often none.
+
+        Raises ValueError after `finish`.
+        """
         return self.acting.push(self.features.push(audio)[None])[0]
 
     def finish(self) -> Float[np.ndarray, "m d"]:
-        """The rest, up to the frame in which the last sample lies."""
+        """The rest, up to the frame in which the last sample lies. Raises ValueError a second time."""
         last = self.acting.push(self.features.finish()[None])[0]
         return np.concatenate([last, self.acting.finish()[0]])

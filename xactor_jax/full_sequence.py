@@ -49,15 +49,16 @@ def act_together(
     past = KeyValueCache.empty(c, len(branches) * batch, 0)
 
     def denoise(z: Array, level: Float[Array, ""], window: Window) -> Array:
+        direction = told[:, int(window[0]) : int(window[-1]) + 1]
         sound = slice(int(window[0]), int(window[-1]) + 1 + 2 * c.audio_window)
         flight = Flight(
             z=z,
             past=past,
             audio=heard[:, sound],
             audio_known=known[:, sound],
-            direction=told[:, int(window[0]) : int(window[-1]) + 1],
+            direction=direction,
             history_noise=z[:, :0],
-            scales=jnp.asarray(list(sampling.guidance.values()), jnp.float32),
+            scales=sampling.scales(direction),
             **portraits,
         )
         levels = jnp.broadcast_to(level, (1, len(window)))

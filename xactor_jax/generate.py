@@ -286,8 +286,8 @@ def acted(chosen: Namespace, stopwatch: Stopwatch) -> Performance:
     """The portrait acts from speech, and lasts as long. Raises InputError for a bad file."""
     image = read_image(chosen.image)
     sound, speech = Sound(chosen.audio), read_mono_16k(chosen.audio)
-    direction = None if chosen.direction is None else read_timeline(chosen.direction)
     count = max(frames_of(len(speech)), 1)
+    direction = None if chosen.direction is None else read_timeline(chosen.direction, count)
     renderer, sampler = open_checkpoint(chosen.checkpoint)
     check_direction(chosen, sampler)
     frames = perform(

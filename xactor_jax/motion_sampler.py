@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from xactor_jax.checkpoint import config_of, fitting_graph, load_kind
 from xactor_jax.config import build
 from xactor_jax.data.audio_features import Hearing, MelConfig
-from xactor_jax.data.direction import ALL_OF
+from xactor_jax.data.direction import ALL_OF, FLAGS
 from xactor_jax.data.speech_features import SPEECH_FILE, SpeechModel, SpeechWindow
 from xactor_jax.diffusion.guidance import guided_by_each
 from xactor_jax.diffusion.processes import Flow
@@ -48,6 +48,7 @@ class MotionSampling:
     chunks_in_flight: int = 1  # over 1: a pyramid, which looks further ahead
     audio_guidance: float = 2.0  # how strongly the motion follows the voice
     emotion_guidance: float = 1.0  # ... the emotion that is told
+    guide_remembered: bool = True  # ... also after it is told, while the past was acted by it
     history_guidance: float = 1.0  # ... what was acted before
     history_level: float = 0.02  # how noisy finished chunks are said to be
     commit: str = "scaled"  # how finished chunks are kept: diffusion/rollout.py
@@ -62,6 +63,19 @@ class MotionSampling:
             "history": self.history_guidance,
         }
         return {name: scale for name, scale in scales.items() if scale != 1}
+
+    def scales(self, direction: Float[ArrayLike, "b n w"]) -> Float[Array, "k b n 1"]:
+        """The scale of each that guides, in frames that are told this (data/direction.py).
+
+        The branch that is not told an emotion has never been: after the telling it still differs
+        from the other by its past, and its guidance goes on unless `guide_remembered` is off.
+        """
+        told = jnp.asarray(direction)
+        scales = [jnp.full((*told.shape[:2], 1), scale) for scale in self.guidance.values()]
+        if "emotion" in self.guidance and not self.guide_remembered:
+            place = list(self.guidance).index("emotion")
+            scales[place] = jnp.where(told[..., [FLAGS["emotion"]]] > 0, scales[place], 1.0)
+        return jnp.stack(scales) if scales else jnp.ones((0, *told.shape[:2], 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +101,7 @@ class Flight:
     reference: Float[Array, "b d"]  # the portrait's own latent
     reference_seen: Bool[Array, " b"]
     history_noise: Float[Array, "b c d"]  # for a first chunk that is kept as noisy as it is said
-    scales: Float[Array, " k"]  # guidance, one for each hidden part
+    scales: Float[Array, "k b n 1"]  # guidance, one for each hidden part: `MotionSampling.scales`
 
     def first(self, chunk: int, audio: int) -> Flight:
         """The first chunk alone, with so many frames of sound."""
@@ -97,6 +111,7 @@ class Flight:
             audio=self.audio[:, :audio],
             audio_known=self.audio_known[:, :audio],
             direction=self.direction[:, :chunk],
+            scales=self.scales[:, :, :chunk],
         )
 
 

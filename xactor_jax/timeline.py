@@ -67,8 +67,12 @@ class Timeline:
         return rows
 
 
-def read_timeline(path: str | Path) -> Timeline:
-    """The timeline of a JSON file. Raises InputError naming the file, the entry and the cure."""
+def read_timeline(path: str | Path, frames: int) -> Timeline:
+    """The timeline of a JSON file, for a performance of so many frames.
+
+    Raises InputError naming the file, the entry and the cure; also where an entry begins after the
+    last frame, as it does when it is in milliseconds.
+    """
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -79,7 +83,17 @@ def read_timeline(path: str | Path) -> Timeline:
         raise InputError(f"{path}: not JSON: {error}") from None
     if not isinstance(entries, list):
         raise InputError(f'{path}: give a list of entries, as [{{"from": 0, "emotion": "happy"}}]')
-    return Timeline(tuple(_entry(each, f"{path}: entry {n}") for n, each in enumerate(entries, 1)))
+    timeline = Timeline(
+        tuple(_entry(each, f"{path}: entry {n}") for n, each in enumerate(entries, 1))
+    )
+    for n, entry in enumerate(timeline.entries, 1):
+        if entry.start >= frames:
+            begin, end = entry.start / FRAME_RATE, frames / FRAME_RATE
+            raise InputError(
+                f"{path}: entry {n} begins at {begin:g} s, but all ends at {end:g} s; "
+                "times are seconds"
+            )
+    return timeline
 
 
 def _entry(given: Any, where: str) -> Entry:

@@ -140,10 +140,13 @@ def audio_features(
 
 
 def recording_gain(audio: Float[np.ndarray, " samples"]) -> float:
-    """The factor that brings the loud frames' root mean square to 0.1; 1 for silence."""
-    usable = audio[: len(audio) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME]
-    if not len(usable):
+    """The factor that brings the loud frames' root mean square to 0.1; 1 for silence.
+
+    After the last sample silence fills its frame, as in `audio_features`.
+    """
+    if not len(audio):
         return 1.0
-    loudness = np.sqrt(np.mean(usable.reshape(-1, SAMPLES_PER_FRAME) ** 2, axis=1))
+    whole = np.pad(audio, (0, -len(audio) % SAMPLES_PER_FRAME))
+    loudness = np.sqrt(np.mean(whole.reshape(-1, SAMPLES_PER_FRAME) ** 2, axis=1))
     loud = float(np.percentile(loudness, 90))
     return 0.1 / loud if loud > 1e-5 else 1.0

@@ -22,7 +22,7 @@ def guided(conditional: Array, unconditional: Array, scale: float | Array) -> Ar
     return unconditional + scale * (conditional - unconditional)
 
 
-def guided_by_each(outputs: Float[Array, "kb ..."], scales: Float[Array, " k"]) -> Array:
+def guided_by_each(outputs: Float[Array, "kb ..."], scales: Float[Array, "k ..."]) -> Array:
     """Guidance by several conditions, each with a scale of its own.
 
         full + Σ_i (scale_i - 1) (full - without_i)
@@ -31,6 +31,7 @@ def guided_by_each(outputs: Float[Array, "kb ..."], scales: Float[Array, " k"]) 
 
     Args:
       outputs: the full output of a batch, then that without each condition, one after the other.
+      scales: one for each condition, or arrays of them, broadcast against the output.
     """
     full, *without = jnp.split(outputs, len(scales) + 1)
     changes = [(scale - 1) * (full - each) for scale, each in zip(scales, without, strict=True)]

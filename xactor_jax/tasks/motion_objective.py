@@ -188,7 +188,7 @@ class MotionObjective:
             reference=batch["reference"],
             reference_seen=jnp.ones(b, bool),
             history_noise=jnp.zeros((b, c.chunk, c.latent)),
-            scales=jnp.asarray(list(self.sampling.guidance.values())),
+            scales=self.sampling.scales(batch["direction"][:, :n]),
         )
         if plan is None:
             return sampler.predict(branches, params, flight, jnp.ones((1, n)))
