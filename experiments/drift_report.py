@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -35,6 +35,7 @@ _HEADINGS = {
     "yaw range": lambda run: run["minutes"]["yaw_range"][-1],
     "blinks": lambda run: run["minutes"]["blinks"][-1],
 }
+_OTHER_WEIGHTS = "\\* sampled from weights of another training of the same variant"
 _OF_FRAMES = {
     "likeness lost, first": ("identity", 0),
     "last": ("identity", -1),
@@ -48,13 +49,14 @@ _OF_FRAMES = {
 def write_report(folder: Path, results: Mapping[str, Any]) -> None:
     """Renew what was measured in `drift.md` and `drift.png`; the rest of the page stays."""
     runs = results["runs"]
+    other = {name for name, run in runs.items() if _other_weights(run, runs)}
     ways = {name: runs[key] for key, name in _WAYS.items() if key in runs}
     repeated = {name: run for name, run in runs.items() if run["made_by"].get("repeated")}
     others = {name: run for name, run in runs.items() if name not in {*_WAYS, *repeated}}
     parts = []
     if ways:
         drift(folder / "drift.png", {name: run["minutes"] for name, run in ways.items()})
-        shown = {name: [pick(run) for pick in _HEADINGS.values()] for name, run in ways.items()}
+        shown = _numbers(ways)
         ways = shortened(ways)
         parts += [_sizes(ways), _table(list(_HEADINGS), shown)]
         frames = {
@@ -64,15 +66,31 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
         }
         parts += [_table(list(_OF_FRAMES), frames), "![curves](drift.png)"]
     if repeated:
-        shown = {name: [pick(run) for pick in _HEADINGS.values()] for name, run in repeated.items()}
+        shown = _numbers(repeated, other)
         title = "Every voice's first minute, again and again. "
         parts += [title + _sizes(repeated), _table(list(_HEADINGS), shown)]
     if others:
         compared = {"mixture": runs["mixture"]} | others if "mixture" in runs else others
         compared = shortened(compared)
-        shown = {name: [pick(run) for pick in _HEADINGS.values()] for name, run in compared.items()}
+        shown = _numbers(compared, other)
         parts += [_sizes(compared), _table(list(_HEADINGS), shown)]
+    parts += [_OTHER_WEIGHTS] if other else []
     _replace(folder / "drift.md", "\n\n".join(parts))
+
+
+def _numbers(runs: Mapping[str, Any], marked: Collection[str] = ()) -> dict[str, list[Any]]:
+    """Rows of a table under `_HEADINGS`; names that are marked end with a star."""
+    return {
+        f"{name} \\*" if name in marked else name: [pick(run) for pick in _HEADINGS.values()]
+        for name, run in runs.items()
+    }
+
+
+def _other_weights(run: Mapping[str, Any], runs: Mapping[str, Any]) -> bool:
+    """Whether a run sampled other weights than the one that is called as its variant."""
+    made_by = run["made_by"]
+    own = runs.get(made_by.get("variant"), run)["made_by"]
+    return made_by.get("weights") != own.get("weights")
 
 
 def shortened(runs: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,27 @@ def test_the_page_shows_the_numbers_and_keeps_its_words(tmp_path):
     again = page.read_text().split("first minute, again and again")[1]
     assert "| mixture_repeated | 2 | 3 | 1.5 |" in again.split("8 voices")[1]
     assert page.read_text().endswith("Afterwards.\n")
+    assert "another training" not in page.read_text()
     assert (tmp_path / "drift.png").stat().st_size > 0
+
+
+def test_runs_of_other_weights_than_their_variant_s_are_marked(tmp_path):
+    runs = {"mixture": measured([1.0, 2.0]), "context_1": measured([1.0, 3.0])}
+    for name, variant, weights in (
+        ("mixture", "mixture", "new"),
+        ("context_1", "context_1", "its own"),
+        ("in_flight_2", "mixture", "old"),
+        ("in_flight_5", "mixture", "new"),
+        ("mixture_repeated", "mixture", "old"),
+    ):
+        runs.setdefault(name, measured([1.0, 4.0]))
+        runs[name]["made_by"] = {"variant": variant, "weights": weights}
+    runs["mixture_repeated"]["made_by"]["repeated"] = True
+    write_report(tmp_path, {"runs": runs})
+    page = (tmp_path / "drift.md").read_text()
+    starred = [line.split("|")[1].strip() for line in page.splitlines() if "\\* |" in line]
+    assert starred == ["mixture_repeated \\*", "in_flight_2 \\*"]
+    assert "\\* sampled from weights of another training of the same variant" in page
 
 
 def test_runs_are_compared_over_the_minutes_that_all_have(tmp_path):
