@@ -64,8 +64,11 @@ def get_config(variant: str = "mixture") -> ConfigDict:
     # where the portrait does not give them away.
     config.data.windows.update({"other_clip": 1.0, "band_shift": 0.5, "gain": 0.05})
     config.data.windows.drop_direction = 0.3
-    # The voice's guidance costs blinks and held emotions, an emotion's makes it plain.
-    config.sampling.update({"audio_guidance": 1.25, "emotion_guidance": 4.0})
+    # The voice's guidance costs blinks and held emotions, an emotion's makes it plain; that it
+    # should end with the telling was found last (`guided_while_told`).
+    config.sampling.update(
+        {"audio_guidance": 1.25, "emotion_guidance": 4.0, "guide_remembered": True}
+    )
     if variant in AFTER_MIXTURE:
         config.steps //= 5
     for part, fields in VARIANTS[variant].items():

@@ -41,6 +41,7 @@ def get_config(size: str = "full") -> ConfigDict:
             "chunks_in_flight": 1,
             "audio_guidance": 2.0,
             "emotion_guidance": 3.0,
+            "guide_remembered": False,
             "history_guidance": 1.0,
             "history_level": 0.02,
             "commit": "scaled",  # or noised, kept: diffusion/rollout.py

@@ -138,7 +138,7 @@ def test_emotion_guidance_is_for_told_emotions_alone(directed):
         assert (np.abs(guided - plain).max() > 1e-3) == changes
 
 
-def test_guidance_ends_with_the_telling_if_it_is_to(directed):
+def test_guidance_ends_with_the_telling(directed):
     """What follows is then what follows the same past without guidance."""
     heard, chunk = features(25)[None], directed.config.chunk
     timeline = Timeline((Entry(0, chunk, {"emotion": np.float32([0.8, 0, 0, 0])}),))
@@ -149,8 +149,8 @@ def test_guidance_ends_with_the_telling_if_it_is_to(directed):
         assert performer.count == 1
         return performer
 
-    lasting = begun(emotion_guidance=3.0)
-    ending = begun(emotion_guidance=3.0, guide_remembered=False)
+    lasting = begun(emotion_guidance=3.0, guide_remembered=True)
+    ending = begun(emotion_guidance=3.0)
     unguided = begun(emotion_guidance=1.0)
     np.testing.assert_array_equal(ending.past.keys, lasting.past.keys)
     branches = len(unguided.plan.branches)  # those that are told all, which come first

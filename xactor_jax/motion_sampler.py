@@ -48,7 +48,7 @@ class MotionSampling:
     chunks_in_flight: int = 1  # over 1: a pyramid, which looks further ahead
     audio_guidance: float = 2.0  # how strongly the motion follows the voice
     emotion_guidance: float = 1.0  # ... the emotion that is told
-    guide_remembered: bool = True  # ... also after it is told, while the past was acted by it
+    guide_remembered: bool = False  # ... also after it is told, while the past was acted by it
     history_guidance: float = 1.0  # ... what was acted before
     history_level: float = 0.02  # how noisy finished chunks are said to be
     commit: str = "scaled"  # how finished chunks are kept: diffusion/rollout.py
@@ -68,7 +68,8 @@ class MotionSampling:
         """The scale of each that guides, in frames that are told this (data/direction.py).
 
         The branch that is not told an emotion has never been: after the telling it still differs
-        from the other by its past, and its guidance goes on unless `guide_remembered` is off.
+        from the other by its past, and with `guide_remembered` its guidance goes on. Without, what
+        is acted holds emotions better (docs/drift.md).
         """
         told = jnp.asarray(direction)
         scales = [jnp.full((*told.shape[:2], 1), scale) for scale in self.guidance.values()]

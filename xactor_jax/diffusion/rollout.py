@@ -8,7 +8,8 @@ What later chunks see of a finished one is fixed when it is finished. Three ways
 
 and the attention's keys and values of that pass are kept. The first is diffusion forcing's
 stabilisation without added noise (buoyancy99/diffusion-forcing), the second SkyReels-V2's, the last
-saves a pass (MiniWorld). The chunks before the context then still act on
+saves a pass (MiniWorld), and shows a history as noisy as that pass found it: 1 / steps, which the
+training should have shown (`Forcing.history_level`). The chunks before the context then still act on
 the new one through what newer chunks have kept of them, as they do not where the whole context is
 computed again for every chunk; until the context is full, both are the same.
 
