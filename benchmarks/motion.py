@@ -34,6 +34,7 @@ from xactor_jax.diffusion.guidance import guided
 from xactor_jax.diffusion.noise_levels import chunk_causal_mask
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.samplers import follow
+from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
 from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling, heard_audio
 from xactor_jax.nn.layers import abstract
@@ -173,16 +174,22 @@ def measure(
     }
 
 
-def networks(size: str, dtype: str) -> tuple[MotionTransformerConfig, MelConfig | SpeechWindow]:
+def networks(
+    size: str, dtype: str, chunk: int | None = None
+) -> tuple[MotionTransformerConfig, MelConfig | SpeechWindow]:
     """What is measured: the network of configs/motion.py as it acts, and what it hears by.
 
-    The full one hears by wav2vec2, in blocks; its network itself is not timed.
+    The full one hears by wav2vec2, in blocks; its network itself is not timed. Raises InputError
+    for a chunk that leaves the context no room.
     """
     config = get_config(size)
     mel = build(MelConfig, config.mel.to_dict())
     sizes: dict[str, Any] = {"full": {}, "tiny": {"latent": 18, "audio": mel.width}}[size]
     trained = MotionTransformerConfig(**sizes, **config.motion.to_dict())
-    network = MotionTransformerConfig(**released(trained) | {"dtype": dtype})
+    chunk = trained.chunk if chunk is None else chunk
+    if not 1 <= chunk <= trained.context // 2:
+        raise InputError(f"--chunk={chunk}: use 1 to {trained.context // 2} frames")
+    network = MotionTransformerConfig(**released(trained) | {"dtype": dtype, "chunk": chunk})
     return network, SpeechWindow() if size == "full" else mel
 
 
@@ -191,15 +198,23 @@ def main() -> None:
     parser = Parser(__doc__.split("\n")[0])
     parser.add_argument("--size", default="full", choices=("full", "tiny"), help="of the network")
     parser.add_argument("--steps", type=int, default=10, help="denoising steps of a chunk")
+    parser.add_argument("--chunk", type=int, help="frames of a chunk, if not the config's")
     parser.add_argument("--chunks", type=int, default=5, help="chunks timed, after a first one")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of it")
     chosen = parser.parse_args(sys.argv[1:])
     start_up()
-    found = measure(*networks(chosen.size, chosen.dtype), chosen.steps, chosen.chunks)
+    network, hearing = networks(chosen.size, chosen.dtype, chosen.chunk)
+    found = measure(network, hearing, chosen.steps, chosen.chunks)
     device = jax.devices()[0]
     print(
         json.dumps(
-            {"size": chosen.size, "dtype": chosen.dtype, "device": device.device_kind, **found}
+            {
+                "size": chosen.size,
+                "chunk": network.chunk,
+                "dtype": chosen.dtype,
+                "device": device.device_kind,
+                **found,
+            }
         )
     )
 

@@ -58,7 +58,7 @@ def get_config(size: str = "full") -> ConfigDict:
             "depth": 8,
             "heads": 8,
             "feed_forward": 4,
-            "chunk": 10,
+            "chunk": 25,  # best in docs/drift.md; 5 and 10 answer a live voice sooner
             "context": 250,
             "audio_window": 2,
             "relative": False,

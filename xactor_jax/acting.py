@@ -266,6 +266,9 @@ class LiveActing:
         return self.acting.push(self.features.push(audio)[None])[0]
 
     def finish(self) -> Float[np.ndarray, "m d"]:
-        """The rest, up to the frame in which the last sample lies. Raises ValueError a second time."""
+        """The rest, up to the frame in which the last sample lies.
+
+        Raises ValueError a second time.
+        """
         last = self.acting.push(self.features.finish()[None])[0]
         return np.concatenate([last, self.acting.finish()[0]])

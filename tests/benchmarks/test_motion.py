@@ -8,6 +8,7 @@ from small_models import quick_compilation as quick_compilation
 
 from benchmarks.motion import measure, networks
 from xactor_jax.data.audio_features import MelConfig
+from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformerConfig
 
 
@@ -33,3 +34,6 @@ def test_the_measured_network_is_the_configured_one_in_the_type_asked_for(size, 
     assert (config.width, config.dtype) == (width, dtype)
     assert not config.scan and not config.rematerialise  # as weights files are run
     assert size == "full" or config.audio == mel.width
+    assert networks(size, dtype, 10)[0].chunk == 10
+    with pytest.raises(InputError, match="--chunk=126: use 1 to"):
+        networks(size, dtype, 126)

@@ -9,9 +9,9 @@ What later chunks see of a finished one is fixed when it is finished. Three ways
 and the attention's keys and values of that pass are kept. The first is diffusion forcing's
 stabilisation without added noise (buoyancy99/diffusion-forcing), the second SkyReels-V2's, the last
 saves a pass (MiniWorld), and shows a history as noisy as that pass found it: 1 / steps, which the
-training should have shown (`Forcing.history_level`). The chunks before the context then still act on
-the new one through what newer chunks have kept of them, as they do not where the whole context is
-computed again for every chunk; until the context is full, both are the same.
+training should have shown (`Forcing.history_level`). The chunks before the context then still act
+on the new one through what newer chunks have kept of them, as they do not where the whole context
+is computed again for every chunk; until the context is full, both are the same.
 
 Several chunks may be in flight, each noisier than the one before it: a pyramid (Pyramidal Flow's
 and FloodDiffusion's stairs, arXiv 2512.03520). A round takes chunk a of A, counted from 0,
