@@ -65,7 +65,8 @@ def history_noise(sampler, number, dtype=np.float32):
 def flight_of(sampler, sampling, z, past, number, **changes):
     """What a chunk is acted from, all of it known."""
     c, frames = sampler.config, z.shape[1] + 2 * sampler.config.audio_window
-    direction = np.zeros((1, z.shape[1], c.direction), np.float32)
+    untold = np.zeros((1, z.shape[1], c.direction), np.float32)
+    direction = changes.pop("direction", untold)
     flight = Flight(
         z=z,
         past=past,
