@@ -36,6 +36,7 @@ VARIANTS = {
     },
     "independent": {"forcing": ALONE},  # the literal reading of diffusion forcing, but for `shift`
     "mixture": {},
+    "mixture_again": {},  # from another seed: what trainings differ by
     # After the mixture: a fifth as many steps again, with the model's own near-truth as history ...
     "own_history": {"loss": {"own_history": 0.5}},
     "mixture_longer": {},  # ... and as many without, to tell the two apart
@@ -69,6 +70,7 @@ def get_config(variant: str = "mixture") -> ConfigDict:
     config.sampling.update(
         {"audio_guidance": 1.25, "emotion_guidance": 4.0, "guide_remembered": True}
     )
+    config.seed = int(variant == "mixture_again")
     if variant in AFTER_MIXTURE:
         config.steps //= 5
     for part, fields in VARIANTS[variant].items():

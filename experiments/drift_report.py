@@ -16,6 +16,7 @@ _WAYS = {
     "teacher_forcing": "(a) teacher forcing",
     "independent": "(b) independent levels",
     "mixture": "(c) mixture",
+    "mixture_again": "(c) trained again",
     "own_history": "(d) mixture, then own history",
     "full_sequence": "(e) full sequence, windows",
 }
@@ -70,7 +71,8 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
         title = "Every voice's first minute, again and again. "
         parts += [title + _sizes(repeated), _table(list(_HEADINGS), shown)]
     if others:
-        compared = {"mixture": runs["mixture"]} | others if "mixture" in runs else others
+        both = ("mixture", "mixture_again")
+        compared = {name: runs[name] for name in both if name in runs} | others
         compared = shortened(compared)
         shown = _numbers(compared, other)
         parts += [_sizes(compared), _table(list(_HEADINGS), shown)]
