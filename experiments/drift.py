@@ -65,6 +65,7 @@ RUNS = (
         for name in ("mixture", "teacher_forcing", "independent", "full_sequence", "own_history")
     ),
     Run("mixture_again", whole=True),
+    Run("chunk_25", whole=True),
     Run("mixture_repeated", "mixture_again", repeated=True),
     Run("own_history_repeated", "own_history", repeated=True),
     Run("context_1"),
@@ -84,7 +85,6 @@ RUNS = (
     Run("guided_more", "mixture", {"audio_guidance": 1.5, "emotion_guidance": 6.0}),
     Run("context_4"),
     Run("chunk_10"),
-    Run("chunk_25"),
     Run("audio_window_2"),
     Run("audio_window_8"),
 )

@@ -17,6 +17,7 @@ _WAYS = {
     "independent": "(b) independent levels",
     "mixture": "(c) mixture",
     "mixture_again": "(c) trained again",
+    "chunk_25": "(c) with chunks of 25 frames",
     "own_history": "(d) mixture, then own history",
     "full_sequence": "(e) full sequence, windows",
 }
@@ -71,8 +72,8 @@ def write_report(folder: Path, results: Mapping[str, Any]) -> None:
         title = "Every voice's first minute, again and again. "
         parts += [title + _sizes(repeated), _table(list(_HEADINGS), shown)]
     if others:
-        both = ("mixture", "mixture_again")
-        compared = {name: runs[name] for name in both if name in runs} | others
+        alike = ("mixture", "mixture_again", "chunk_25")
+        compared = {name: runs[name] for name in alike if name in runs} | others
         compared = shortened(compared)
         shown = _numbers(compared, other)
         parts += [_sizes(compared), _table(list(_HEADINGS), shown)]
