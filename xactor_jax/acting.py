@@ -20,6 +20,7 @@ from xactor_jax.data.shards import FRAME_RATE, SAMPLE_RATE
 from xactor_jax.diffusion.rollout import Rollout
 from xactor_jax.full_sequence import act_together
 from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling
+from xactor_jax.sharding import to_host
 
 
 class Directions(Protocol):
@@ -131,7 +132,7 @@ class Acting:
         self.count += 1
         fresh = self._noise(self.key, self.count + rollout.chunks_in_flight - 1)
         self.z = jnp.concatenate([z[:, chunk:], fresh], axis=1)
-        return np.asarray(z[:, :chunk]) * sampler.deviation + self.origin
+        return to_host(z[:, :chunk]) * sampler.deviation + self.origin
 
     def push(self, features: Float[np.ndarray, "b n f"]) -> Float[np.ndarray, "b m d"]:
         """Latents of the chunks that can be acted now that these frames are heard, if any.

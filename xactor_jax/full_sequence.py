@@ -19,6 +19,7 @@ from xactor_jax.diffusion.samplers import Window, euler_step, in_windows, linear
 from xactor_jax.diffusion.windows import open_windows
 from xactor_jax.models.motion_transformer import KeyValueCache
 from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling
+from xactor_jax.sharding import to_host
 
 
 def act_together(
@@ -70,4 +71,4 @@ def act_together(
     z = jax.random.normal(key, (batch, frames, c.latent))
     step = functools.partial(euler_step, sampler.flow)
     *_, z = in_windows(denoise, z, linear_levels(sampling.steps), cover, step)
-    return np.asarray(z) * sampler.deviation + origin
+    return to_host(z) * sampler.deviation + origin

@@ -22,6 +22,7 @@ def free_job_number():
 
 LINEAR = (str(HERE / "train_linear.py"), f"--config={HERE / 'linear_config.py'}")
 AUTOENCODER = ("-m", "xactor_jax.main", f"--config={HERE / 'autoencoder_config.py'}")
+MOTION = ("-m", "xactor_jax.main", f"--config={HERE / 'motion_config.py'}")
 
 
 def start(count, workdir, *flags, training=LINEAR):
