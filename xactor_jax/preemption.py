@@ -24,18 +24,18 @@ SECONDS_AFTER_AN_ERROR = 30
 class StopRequest:
     """Notices SIGTERM and Ctrl-C so that the loop can save and leave; a second signal kills.
 
-    With several processes JAX notices SIGTERM and makes all of them stop at the same step; Ctrl-C
-    becomes a SIGTERM.
+    Where processes have joined, if only one, JAX notices SIGTERM from then on and makes all of them
+    stop at the same step; Ctrl-C becomes a SIGTERM.
     """
 
     def __enter__(self) -> StopRequest:
         self._signal = False
         self._previous = {}
-        if jax.process_count() == 1:
+        if jax.distributed.is_initialized():
+            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._pass_on)
+        else:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._notice)
-        else:
-            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._pass_on)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -52,7 +52,7 @@ class StopRequest:
 
     def at(self, step: int) -> bool:
         """Whether to stop before step number `step`."""
-        if jax.process_count() > 1:
+        if jax.distributed.is_initialized():
             return multihost_utils.reached_preemption_sync_point(step)
         return self._signal
 
@@ -63,7 +63,8 @@ def watch_maintenance() -> threading.Thread:
     Asks the metadata server (GCE_METADATA_HOST, metadata.google.internal by default) in a thread of
     its own, with requests that the server answers when something changes. Where there is no such
     server the thread ends with a warning; one that fails for a while is asked again. Machines that
-    migrate alive are left running.
+    migrate alive are left running. A notice that stands already is none: it may stand for an hour,
+    and a training that stopped for it would, begun again, stop again at once.
     """
     thread = threading.Thread(target=_watch, name="maintenance events", daemon=True)
     thread.start()
@@ -72,15 +73,16 @@ def watch_maintenance() -> threading.Thread:
 
 def _watch() -> None:
     host = os.environ.get("GCE_METADATA_HOST", "metadata.google.internal")
-    event, tag, is_first = "NONE", "0", True
-    while not event.startswith("TERMINATE"):
+    before, event, tag, is_first = "", "", "0", True
+    while not event.startswith("TERMINATE") or before in ("", event):
         query = f"wait_for_change=true&timeout_sec={SECONDS_A_REQUEST}&last_etag={tag}"
         request = urllib.request.Request(
             f"http://{host}/{MAINTENANCE}?{query}", headers={"Metadata-Flavor": "Google"}
         )
         try:
             with urllib.request.urlopen(request, timeout=2 * SECONDS_A_REQUEST) as answer:
-                event, tag = answer.read().decode().strip(), answer.headers.get("ETag", "0")
+                before, event = event, answer.read().decode().strip()
+                tag = answer.headers.get("ETag", "0")
         except (OSError, http.client.HTTPException) as error:
             # An answer such as 503 is one of HTTP; what else is of this kind found nobody.
             unreachable = isinstance(error, urllib.error.URLError)

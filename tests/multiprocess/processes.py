@@ -20,27 +20,36 @@ def free_job_number():
     raise AssertionError("no port is free")
 
 
-LINEAR = (str(HERE / "train_linear.py"), f"--config={HERE / 'linear_config.py'}")
+def linear(kind):
+    """One of the `KINDS` of train_linear.py."""
+    return (str(HERE / "train_linear.py"), kind, f"--config={HERE / 'linear_config.py'}")
+
+
+LINEAR = linear("plain")
 AUTOENCODER = ("-m", "xactor_jax.main", f"--config={HERE / 'autoencoder_config.py'}")
 MOTION = ("-m", "xactor_jax.main", f"--config={HERE / 'motion_config.py'}")
 
 
-def start(count, workdir, *flags, training=LINEAR):
-    """Begin or continue the training in `workdir` with `count` processes and 4 devices in all."""
+def start(count, workdir, *flags, training=LINEAR, joined=False):
+    """Begin or continue the training in `workdir` with `count` processes and 4 devices in all.
+
+    joined: whether one process alone also joins the others, of whom there are none.
+    """
+    joined = joined or count > 1
     job = str(free_job_number())
     slurm = {"SLURM_JOB_ID": job, "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": str(count)}
     command = [
         sys.executable,
         *training,
         f"--workdir={workdir}",
-        *(["--distributed"] if count > 1 else []),
+        *(["--distributed"] if joined else []),
         *flags,
     ]
     processes = []
     for number in range(count):
         environment = {
             **os.environ,
-            **(slurm if count > 1 else {}),
+            **(slurm if joined else {}),
             "SLURM_PROCID": str(number),
             "SLURM_LOCALID": str(number),
             "JAX_PLATFORMS": "cpu",
