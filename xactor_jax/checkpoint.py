@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from flax import nnx
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -27,6 +26,7 @@ from safetensors.numpy import save_file
 from xactor_jax.config import build
 from xactor_jax.errors import InputError
 from xactor_jax.nn.layers import abstract
+from xactor_jax.processes import together, true_everywhere
 from xactor_jax.sharding import to_host
 from xactor_jax.state import named_tensors
 
@@ -120,16 +120,18 @@ class Checkpoints:
         if self._saving is None:
             return
         step, saving = self._saving
-        try:
-            saving.result()
-        except Exception as error:
-            self._unwritten.add(step)
-            raise InputError(
-                f"checkpoint {self._folder / str(step)} could not be written "
-                f"({innermost_reason(error)}); {self.describe_latest()}; mend this and run again"
-            ) from error
-        finally:
-            self._saving = None
+        failure = f"checkpoint {self._folder / str(step)} could not be written"
+        with together(failure):
+            try:
+                saving.result()
+            except Exception as error:
+                self._unwritten.add(step)
+                raise InputError(
+                    f"{failure} ({innermost_reason(error)}); {self.describe_latest()}; "
+                    "mend this and run again"
+                ) from error
+            finally:
+                self._saving = None
 
     def restore(self, state: Any) -> tuple[Any, dict[str, Any]] | None:
         """The tree and meta of the newest checkpoint, or None when there is none yet.
@@ -181,13 +183,13 @@ class Checkpoints:
         if not damaged:
             return
         folder = self._folder.with_name(self._folder.name + "_damaged")
-        if jax.process_index() == 0:
-            folder.mkdir(exist_ok=True)
-            for step in damaged:
-                count = sum(path.name.split(".")[0] == str(step) for path in folder.iterdir())
-                name = f"{step}.{count}" if count else str(step)
-                os.replace(self._folder / str(step), folder / name)
-        true_everywhere(True)
+        with together(f"{folder}: checkpoints {damaged} could not be moved there"):
+            if jax.process_index() == 0:
+                folder.mkdir(exist_ok=True)
+                for step in damaged:
+                    count = sum(path.name.split(".")[0] == str(step) for path in folder.iterdir())
+                    name = f"{step}.{count}" if count else str(step)
+                    os.replace(self._folder / str(step), folder / name)
         self._checkpointer.reload()
         logging.error("moved to %s: %s; going on from the one before", folder, damaged)
 
@@ -227,11 +229,6 @@ def is_hindrance(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return not isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
     return isinstance(error, MemoryError) or bool(_HINDRANCE.search(str(error)))
-
-
-def true_everywhere(value: bool) -> bool:
-    """Whether `value` is true on all processes, which all must ask together."""
-    return bool(np.all(multihost_utils.process_allgather(np.bool_(value))))
 
 
 def chain_of(error: BaseException) -> list[BaseException]:
@@ -296,8 +293,12 @@ def save_weights(path: Path, params: Any, metadata: dict[str, Any], dtype: str =
     """
     tensors = named_tensors(to_host(params))
     arrays = {name: _stored(name, array, dtype) for name, array in tensors.items()}
-    if jax.process_index() != 0:
-        return
+    with together(f"{path}: cannot be written"):
+        if jax.process_index() == 0:
+            _write_weights(path, arrays, metadata)
+
+
+def _write_weights(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
     try:

@@ -1,6 +1,10 @@
 """One process alone, or what happens to one of two alone and what the other then does."""
 
+import pytest
+from linear_regression import LinearTask, make_config
 from multiprocess.processes import end_of, linear, start
+
+from xactor_jax.train import train
 
 
 def ended(workdir, *flags, count=2, **options):
@@ -16,3 +20,28 @@ def test_one_that_has_joined_nobody_else_stops_when_asked_before_its_first_step(
     codes, said = ended(tmp_path, "--stopped_exit_code=75", count=1, **early)
     assert codes == [75], said
     assert (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_weights_that_one_cannot_write_end_both(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.mkdir()
+    codes, said = ended(tmp_path)
+    assert codes == [2, 2], said
+    assert said[0].startswith("error: ") and "Is a directory" in said[0]
+    assert said[1] == f"error: {path}: cannot be written by another process, which says why"
+
+
+@pytest.mark.slow
+def test_a_save_that_fails_for_one_ends_both(tmp_path):
+    workdir = tmp_path / "run"
+    two_saves = {"steps": 8, "save_every": 4, "optimizer.schedule": "constant"}
+    train(make_config(**two_saves), LinearTask(), workdir)
+    # The third removes the first, which on the first process alone is then refused.
+    oldest = workdir / "checkpoints" / "4"
+    oldest.symlink_to(oldest.rename(tmp_path / "elsewhere"))
+    codes, said = ended(workdir)
+    assert codes == [2, 2], said
+    third = f"error: checkpoint {workdir / 'checkpoints' / '12'} could not be written"
+    assert said[0].startswith(f"{third} (OSError: ")
+    assert said[1] == f"{third} by another process, which says why"
