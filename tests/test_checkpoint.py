@@ -209,6 +209,9 @@ def test_a_disk_without_room_stops_before_anything_is_written(tmp_path, monkeypa
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**22 - 1))
         with pytest.raises(InputError, match=r"needs 0.00 GB .*the last checkpoint is .*1; make"):
             checkpoints.save(2, large_state(), {})
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**22))
+        with pytest.raises(InputError, match=r"needs 0.01 GB "):
+            checkpoints.save(2, large_state(), {}, exported=large_state())
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 

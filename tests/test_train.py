@@ -5,10 +5,12 @@ Run as a program this file is the other process of the tests that need one.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -146,6 +148,16 @@ def test_a_killed_training_ends_at_the_same_bits(whole, tmp_path):
     assert train(make_config(save_every=2), LinearTask(), tmp_path) == 6
     assert_same_training(tmp_path, whole)
     assert load_weights(tmp_path / "model.safetensors")[1] == {"kind": "linear"}
+
+
+def test_room_for_the_checkpoint_alone_is_not_enough(whole, tmp_path, monkeypatch):
+    """The weights are written beside it."""
+    state = sum(leaf.nbytes for leaf in jax.tree.leaves(saved(whole, 6)[0]))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=state))
+    with pytest.raises(InputError, match=r"a save needs .*there is no checkpoint yet; make room"):
+        train(make_config(), LinearTask(), tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_a_finished_training_is_left_as_it_is(whole, tmp_path):

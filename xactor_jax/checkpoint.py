@@ -91,27 +91,28 @@ class Checkpoints:
         where = self._folder / str(step)
         return "there is no checkpoint yet" if step is None else f"the last checkpoint is {where}"
 
-    def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+    def save(self, step: int, state: Any, meta: dict[str, Any], exported: Any = None) -> None:
         """Start to write `state` (a tree of arrays) and `meta` (JSON values) as one checkpoint,
         once the one before is written.
 
+        exported: arrays that will be written beside it, for which there must be room too.
         Raises InputError for a disk without room, and when the one before could not be written.
         """
         self.wait()
-        self._check_room(state)
+        self._check_room((state, exported))
         meta = {**meta, "shapes": _shapes(state), "bit_sums": bit_sums(state)}
         saving = self._checkpointer.save_checkpointables_async(
             step, {"state": state, "meta": meta}, force=True
         )
         self._saving = (step, saving)
 
-    def _check_room(self, state: Any) -> None:
-        """Raise InputError on all processes when the disk of process 0 cannot hold `state`."""
-        needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    def _check_room(self, arrays: Any) -> None:
+        """Raise InputError on all processes when the disk of process 0 cannot hold `arrays`."""
+        needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))
         free = shutil.disk_usage(self._folder).free
         if not true_everywhere(free >= needed or jax.process_index() != 0):
             raise InputError(
-                f"{self._folder}: a checkpoint needs {needed / 1e9:.2f} GB and the disk has "
+                f"{self._folder}: a save needs {needed / 1e9:.2f} GB and the disk has "
                 f"{free / 1e9:.2f}; {self.describe_latest()}; make room and run again"
             )
 

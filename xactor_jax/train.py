@@ -291,7 +291,7 @@ class Run:
                     "config": self.config.to_dict(),
                     "totals": self.recorder.totals(),
                 }
-                self.checkpoints.save(step, state, meta)
+                self.checkpoints.save(step, state, meta, exported=(state.ema, self.frozen))
             self.task.export(state.ema, self.frozen, self.workdir / "model.safetensors")
 
     def _advance(self, step: int, state: TrainState, is_first: bool) -> TrainState:
