@@ -8,6 +8,7 @@ import errno
 import os
 import platform
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +22,9 @@ _NO_ACCESS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG),
     *(errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
 }
+
+# Processes that all leave for one reason do so within seconds of each other.
+SECONDS_TO_LEAVE = 60
 
 # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX.
 _KEEP = {-1: 2**31 - 1, -3: 2**29, -8: 1}
@@ -67,7 +71,7 @@ def run(command: Callable[[], None]) -> None:
         sys.exit(130)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse()
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         if error.errno in _NO_ROOM:
@@ -77,7 +81,20 @@ def run(command: Callable[[], None]) -> None:
         else:
             raise
         print(f"error: {where}{error.strerror}; {cure}", file=sys.stderr)
-        sys.exit(2)
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    """Exit with code 2, also where this process alone has met bad input.
+
+    JAX then waits for the others, who wait for this one, and in the end aborts all of them.
+    """
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        timer = threading.Timer(SECONDS_TO_LEAVE, os._exit, [2])
+        timer.daemon = True  # or it would itself be waited for
+        timer.start()
+    sys.exit(2)
 
 
 def start_up() -> None:

@@ -45,3 +45,10 @@ def test_a_save_that_fails_for_one_ends_both(tmp_path):
     third = f"error: checkpoint {workdir / 'checkpoints' / '12'} could not be written"
     assert said[0].startswith(f"{third} (OSError: ")
     assert said[1] == f"{third} by another process, which says why"
+
+
+@pytest.mark.slow
+def test_bad_input_of_one_is_its_exit_code_and_does_not_hold_the_other_for_ever(tmp_path):
+    codes, said = ended(tmp_path, training=linear("unreadable_for_one"))
+    assert said[1] == "error: clip 7: cannot be read"
+    assert codes[1] == 2 and codes[0] not in (0, 2)

@@ -3,9 +3,11 @@
 import signal
 import sys
 
+import jax
 from linear_regression import LinearTask
 
 from xactor_jax import main
+from xactor_jax.errors import InputError
 
 
 def stopped_early():
@@ -14,9 +16,19 @@ def stopped_early():
     return LinearTask()
 
 
+class UnreadableForOne(LinearTask):
+    """The second process cannot read what it is to learn from."""
+
+    def load(self, index, rng):
+        if jax.process_index() == 1:
+            raise InputError("clip 7: cannot be read")
+        return super().load(index, rng)
+
+
 KINDS = {
     "plain": LinearTask,
     "stopped_early": stopped_early,
+    "unreadable_for_one": UnreadableForOne,
 }
 
 if __name__ == "__main__":
