@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
+from typing import Any
 
+import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -30,3 +32,9 @@ def together(failure: str) -> Generator[None]:
         raise
     if not true_everywhere(True):
         raise InputError(f"{failure} by another process, which says why")
+
+
+def of_the_first(tree: Any) -> Any:
+    """A tree of numpy arrays of the same shapes on all processes, with the values of process 0."""
+    # One by one: all together would have to fit twice into the memory of a device.
+    return jax.tree.map(multihost_utils.broadcast_one_to_all, tree)

@@ -13,6 +13,7 @@ from jaxtyping import PRNGKeyArray
 
 from xactor_jax.checkpoint import Checkpoints, compare_shapes, load_weights, save_weights
 from xactor_jax.data.pipeline import Batches
+from xactor_jax.processes import of_the_first, true_everywhere
 from xactor_jax.sharding import tensor_shardings
 from xactor_jax.state import TrainState, named_tensors
 
@@ -99,11 +100,13 @@ def kept_frozen(measured: Any, workdir: Path, is_new: bool) -> Any:
     """What the loss reads and training never changes, as it was when this training began.
 
     measured: of the present data, which may have changed since; weights fit what they learnt with.
-    A training from before this was kept goes on with what is measured now.
+    Of several processes, which must all call it, the first one's counts: machines of another make
+    may round otherwise. A training from before this was kept goes on with what is measured now.
     Raises InputError for a file that does not fit or cannot be written.
     """
     path = workdir / FROZEN_FILE
-    if not is_new and path.exists():
+    if not is_new and true_everywhere(path.exists()):
         return fitted(load_weights(path)[0], measured, str(path), "--workdir")
+    measured = of_the_first(measured)
     save_weights(path, measured, {"kind": "frozen"})
     return measured

@@ -1,9 +1,11 @@
 """One process alone, or what happens to one of two alone and what the other then does."""
 
+import numpy as np
 import pytest
-from linear_regression import LinearTask, make_config
+from linear_regression import TRUTH, LinearTask, make_config
 from multiprocess.processes import end_of, linear, start
 
+from xactor_jax.checkpoint import load_weights
 from xactor_jax.train import train
 
 
@@ -20,6 +22,14 @@ def test_one_that_has_joined_nobody_else_stops_when_asked_before_its_first_step(
     codes, said = ended(tmp_path, "--stopped_exit_code=75", count=1, **early)
     assert codes == [75], said
     assert (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_two_that_measure_differently_train_with_what_the_first_has_measured(tmp_path):
+    measured = {"training": linear("measured_apart")}
+    codes, said = ended(tmp_path, "--config.steps=4", **measured)
+    assert codes == [0, 0], said
+    np.testing.assert_array_equal(load_weights(tmp_path / "frozen.safetensors")[0]["truth"], TRUTH)
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ import signal
 import sys
 
 import jax
-from linear_regression import LinearTask
+import numpy as np
+from linear_regression import TRUTH, LinearTask
 
 from xactor_jax import main
 from xactor_jax.errors import InputError
@@ -14,6 +15,13 @@ def stopped_early():
     """Asked to stop before there is anything to train."""
     signal.raise_signal(signal.SIGTERM)
     return LinearTask()
+
+
+def measured_apart():
+    """What the second process measures differs in the last bits."""
+    task = LinearTask()
+    task.frozen = {"truth": TRUTH * np.float32(1 + jax.process_index() * 2**-22)}
+    return task
 
 
 class UnreadableForOne(LinearTask):
@@ -28,6 +36,7 @@ class UnreadableForOne(LinearTask):
 KINDS = {
     "plain": LinearTask,
     "stopped_early": stopped_early,
+    "measured_apart": measured_apart,
     "unreadable_for_one": UnreadableForOne,
 }
 
