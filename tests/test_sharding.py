@@ -7,6 +7,7 @@ from jax.sharding import PartitionSpec as P
 
 from xactor_jax.errors import InputError
 from xactor_jax.planning.chips import topology
+from xactor_jax.planning.estimate import mesh_shapes
 from xactor_jax.sharding import (
     MESH_AXES,
     check_batch,
@@ -102,6 +103,47 @@ def test_slices_repeat_the_model_or_share_it():
     assert np.abs(np.diff(shares.ravel())).sum() == 1
     with pytest.raises(InputError, match=r"on 2 slices; make replica"):
         of_slice(1, 1, 8, 1)
+
+
+@pytest.mark.libtpu
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("v4:2x2x4", "v4:4x4x4", "v5e:2x4", "v5e:4x4", "v5e:8x8", "v5p:2x2x2", "v5p:4x4x4"),
+        *("v6e:2x4", "v6e:4x4", "v6e:4x8", "tpu7x:2x2x2", "tpu7x:2x4x4", "tpu7x:4x4x4"),
+    ],
+)
+def test_every_mesh_that_a_sweep_offers_can_be_made_of_its_slices(name, slices):
+    devices, _ = topology(name, slices)
+    count = len(devices)
+    for sizes in mesh_shapes(count, slices, rows=count, parts=count):
+        mesh = make_mesh(sizes, devices)
+        assert dict(mesh.shape) == sizes
+        assert {device.id for device in mesh.devices.flat} == {device.id for device in devices}
+        for group in mesh.devices.reshape(-1, sizes["tensor"]):
+            # Those that share heads fill a box of one slice: nothing lies between them.
+            places = np.array([place_of(device) for device in group])
+            assert np.prod(np.ptp(places, axis=0) + 1) == len(group)
+        for number, repeat in enumerate(mesh.devices):
+            assert slices == 1 or {device.slice_index for device in repeat.flat} == {number}
+
+
+def place_of(device):
+    return (*device.coords, device.core_on_chip, getattr(device, "slice_index", 0))
+
+
+@pytest.mark.libtpu
+def test_a_mesh_that_cannot_be_laid_on_a_slice_is_named_with_it():
+    devices, _ = topology("v5p:4x4x20")
+    sizes = dict(zip(MESH_AXES, (1, 10, 8, 4), strict=True))
+    try:
+        assert dict(make_mesh(sizes, devices).shape) == sizes  # as newer JAX does
+    except InputError as error:
+        wanted = "config.mesh: replica=1, fsdp=10, context=8, tensor=4 cannot be laid on"
+        assert str(error).startswith(f"{wanted} 320 x TPU v5 in slices of 4x4x20; make sizes")
+    whole = dict(zip(MESH_AXES, (1, -1, 1, 1), strict=True))
+    assert make_mesh(whole, devices).shape["fsdp"] == len(devices)
 
 
 def test_a_window_that_context_does_not_divide_is_an_error():

@@ -43,7 +43,8 @@ LARGEST_UNSPLIT_BYTES = 2**20
 def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh of all devices, from the size of each axis; one size may be -1, "the rest".
 
-    Raises InputError when the sizes do not multiply to the number of devices.
+    Raises InputError when the sizes do not multiply to the number of devices, or these cannot be
+    laid along axes of such sizes.
     """
     devices = jax.devices() if devices is None else devices
     shape = [int(sizes[axis]) for axis in MESH_AXES]
@@ -58,14 +59,40 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
             f"config.mesh: {wanted} does not fill {len(devices)} devices; "
             "set one axis to -1 to take the rest"
         )
-    types = (AxisType.Auto,) * len(MESH_AXES)
+    placed = _placed(devices, shape, wanted)
+    return Mesh(placed, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _placed(devices: Sequence[jax.Device], shape: Sequence[int], wanted: str) -> np.ndarray:
+    """The devices in the shape of the mesh: neighbours along its later axes are near each other.
+
+    A side of a slice may be shared by several axes: one that needs no sharing is preferred.
+    """
     slices = len({getattr(device, "slice_index", None) for device in devices})
-    if slices == 1:
-        return jax.make_mesh(tuple(shape), MESH_AXES, axis_types=types, devices=devices)
-    between = _between_slices(shape, slices, wanted)
+    between = _between_slices(shape, slices, wanted) if slices > 1 else [1] * len(shape)
     inside = [size // count for size, count in zip(shape, between, strict=True)]
-    placed = mesh_utils.create_hybrid_device_mesh(inside, between, devices=devices)
-    return Mesh(placed, MESH_AXES, axis_types=types)
+    try:
+        if slices == 1:
+            return mesh_utils.create_device_mesh(inside, devices, allow_split_physical_axes=True)
+        return mesh_utils.create_hybrid_device_mesh(
+            inside, between, devices, allow_split_physical_axes=True
+        )
+    except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
+        # JAX 0.10 loses factors of sizes such as 10, and fails in several ways.
+        raise InputError(
+            f"config.mesh: {wanted} cannot be laid on {_sides(devices)}; make sizes products of "
+            "its sides, or set fsdp=-1 and the others to 1"
+        ) from error
+
+
+def _sides(devices: Sequence[jax.Device]) -> str:
+    """Devices and where they lie, such as "320 x TPU v5 in slices of 4x4x20"."""
+    kind = f"{len(devices)} x {devices[0].device_kind}"
+    places = [device.coords for device in devices if hasattr(device, "coords")]
+    if not places:
+        return kind
+    sides = np.ptp(places, axis=0) + 1
+    return f"{kind} in slices of {'x'.join(map(str, sides))}"
 
 
 def _between_slices(shape: Sequence[int], slices: int, wanted: str) -> list[int]:
