@@ -107,9 +107,36 @@ def test_the_command_ends_with_one_line_and_code_2(slice_name):
     assert result.stderr.count("\n") == 1
 
 
-def test_a_sweep_without_a_possible_mesh_ends_with_one_line_and_code_2():
-    # Eleven devices divide neither 16 examples, nor 14 chunks, and more than tensor may have.
+@pytest.mark.parametrize(
+    ("batch_size", "message"),
+    [
+        # Eleven devices divide neither 16 examples, nor 14 chunks, and more than tensor may have.
+        (16, "no mesh divides this batch; change batch_size\n"),
+        # They divide eleven examples, but none of the tensors that are large enough to need it.
+        (11, "no mesh is possible; fsdp=11: no axis of params/"),
+    ],
+)
+def test_a_sweep_without_a_possible_mesh_ends_with_one_line_and_code_2(batch_size, message):
     arguments = ("--topology=cpu:11", "--sweep", "--renderer=configs/autoencoder.py:tiny")
-    result = plan("--config=configs/motion.py:tiny", *arguments)
+    change = ("--set", f"batch_size={batch_size}", "motion.width=320")
+    result = plan("--config=configs/motion.py:tiny", *arguments, *change)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "error: no mesh divides this batch; change batch_size\n"
+    assert result.stderr.startswith(f"error: {message}") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_after_a_mesh_that_the_model_cannot_have(tmp_path):
+    output = tmp_path / "plan.json"
+    # Three divide the batch, but none of the tensors that are large enough to need it.
+    model = ("motion.width=320", "motion.depth=1", "motion.context=20", "motion.scan=False")
+    result = plan(
+        *("--config=configs/motion.py:tiny", "--renderer=configs/autoencoder.py:tiny", "--sweep"),
+        *("--topology=cpu:3", "--set", "batch_size=3", *model, f"--output={output}"),
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(output.read_text())
+    by_axis = {max(one["mesh"], key=one["mesh"].get): one for one in found["sweep"]}
+    assert by_axis.keys() == {"fsdp", "tensor"}
+    assert "divides by config.mesh.fsdp=3" in by_axis["fsdp"]["impossible"]
+    assert found["mesh"]["tensor"] == 3 and by_axis["tensor"]["fits"]
+    assert "impossible" in result.stdout and "best: tensor=3" in result.stdout

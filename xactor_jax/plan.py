@@ -123,7 +123,10 @@ def planned_by(arguments: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def planned(chosen: Namespace) -> Iterator[dict[str, Any]]:
-    """The plan of each mesh to be tried, one after another. Raises InputError for bad flags."""
+    """The plan of each mesh to be tried, one after another. Raises InputError for bad flags.
+
+    Of a mesh of a sweep that this training cannot have: {"mesh": its sizes, "impossible": why}.
+    """
     from xactor_jax.planning import chips
     from xactor_jax.planning.estimate import mesh_shapes
     from xactor_jax.planning.plan import plan_of
@@ -143,7 +146,13 @@ def planned(chosen: Namespace) -> Iterator[dict[str, Any]]:
         meshes = mesh_shapes(len(devices), chosen.slices, rows, objective.parts)
     for mesh in meshes:
         config.mesh.update(mesh)
-        yield plan_of(objective, config, devices, chip, largest=chosen.largest_batch)
+        try:
+            plan = plan_of(objective, config, devices, chip, largest=chosen.largest_batch)
+        except InputError as error:
+            if not chosen.sweep:
+                raise
+            plan = {"mesh": mesh, "impossible": str(error)}
+        yield plan
 
 
 def main() -> None:

@@ -52,8 +52,13 @@ def test_the_best_is_the_fastest_that_fits():
     plans = [plan(False, 0.1, 9), plan(True, 0.3, 2), plan(True, 0.2, 3), plan(False, None, 20)]
     assert best(plans) == plans[2]
     assert best([plans[3], plans[0]]) == plans[0]
+    impossible = {"mesh": {"replica": 1, "fsdp": 3}, "impossible": "three do not divide it"}
+    assert best([impossible, *plans]) == plans[2]
+    assert best([impossible, plans[3]]) == plans[3]
     with pytest.raises(InputError, match="batch_size"):
         best([])
+    with pytest.raises(InputError, match="no mesh is possible; fsdp=3: three do not divide it"):
+        best([impossible, impossible])
 
 
 @pytest.mark.parametrize(("accumulate", "tip"), [(1, True), (4, True), (8, False)])

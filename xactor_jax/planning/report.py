@@ -46,10 +46,16 @@ def show(plan: dict[str, Any], console: Console | None = None) -> None:
 
 
 def show_sweep(plans: Sequence[dict[str, Any]], console: Console | None = None) -> None:
-    """Print plans of several meshes, one a row, and name the best."""
+    """Print plans of several meshes, one a row, why some are impossible, and name the best.
+
+    Raises InputError where all are.
+    """
     console = console or Console()
     table = Table("mesh", "memory", "fits", "step, at least", "limited by")
     for plan in plans:
+        if "impossible" in plan:
+            table.add_row(mesh_of(plan), "", "impossible", "", "")
+            continue
         seconds = plan["roofline_seconds"]
         table.add_row(
             mesh_of(plan),
@@ -59,6 +65,9 @@ def show_sweep(plans: Sequence[dict[str, Any]], console: Console | None = None) 
             "" if seconds is None else limit_of(plan),
         )
     console.print(table)
+    for plan in plans:
+        if "impossible" in plan:
+            console.print(f"{mesh_of(plan)}: {plan['impossible']}", highlight=False)
     chosen = best(plans)
     if chosen["fits"]:
         console.print(f"best: {mesh_of(chosen)}")
@@ -71,13 +80,17 @@ def show_sweep(plans: Sequence[dict[str, Any]], console: Console | None = None) 
 def best(plans: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The fastest that fits, by its roofline; where none fits the one that needs least memory.
 
-    Raises InputError where there is no plan at all.
+    Raises InputError where no mesh is possible.
     """
     if not plans:
         raise InputError("no mesh divides this batch; change batch_size")
-    fitting = [plan for plan in plans if plan["fits"]]
+    possible = [plan for plan in plans if "impossible" not in plan]
+    if not possible:
+        first = plans[0]
+        raise InputError(f"no mesh is possible; {mesh_of(first)}: {first['impossible']}")
+    fitting = [plan for plan in possible if plan["fits"]]
     if not fitting:
-        return min(plans, key=lambda plan: plan["bytes_per_chip"])
+        return min(possible, key=lambda plan: plan["bytes_per_chip"])
     return min(fitting, key=lambda plan: (plan["roofline_seconds"], plan["bytes_per_chip"]))
 
 
