@@ -6,9 +6,17 @@ from small_models import small_objective
 
 from xactor_jax.errors import InputError
 from xactor_jax.planning.chips import TPUS, topology
-from xactor_jax.planning.estimate import Compiled, Planned, advice, largest_batch, mesh_shapes
+from xactor_jax.planning.estimate import (
+    Compiled,
+    Planned,
+    advice,
+    collectives,
+    largest_batch,
+    mesh_shapes,
+    roofline,
+)
 from xactor_jax.planning.report import best
-from xactor_jax.sharding import make_mesh
+from xactor_jax.sharding import MESH_AXES, make_mesh
 
 FIXED, EACH = 1000, 70
 
@@ -81,3 +89,45 @@ def test_slices_of_every_generation_can_be_planned_for(name):
     assert chip is TPUS[name.partition(":")[0]]
     with pytest.raises(InputError, match="no such slice"):
         topology("v5e:3x5")
+
+
+def planned_for(name, slices, shape):
+    """A small training on slices, its step compiled, and what its roofline and the chip are."""
+    devices, chip = topology(name, slices)
+    fields = {"batch_size": 16, "motion.width": 256, "motion.heads": 4}
+    objective, config = small_objective("motion", **fields)
+    planned = Planned(
+        objective, config, make_mesh(dict(zip(MESH_AXES, shape, strict=True)), devices)
+    )
+    step = planned.compile_step(config.batch_size)
+    return planned, step, roofline(step, planned.mesh, chip), chip
+
+
+@pytest.mark.libtpu
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("v4:2x2x1", (1, 4, 1, 1)),
+        ("v5p:2x2x2", (1, 8, 1, 1)),
+        ("v6e:4x4", (1, 8, 2, 1)),
+        ("tpu7x:2x2x1", (1, 4, 2, 1)),
+    ],
+)
+def test_a_step_compiles_for_every_generation(name, shape):
+    planned, step, busy, chip = planned_for(name, 1, shape)
+    share = 4 * planned.learnt / planned.mesh.shape["fsdp"]
+    # Vectors are not worth a split.
+    assert share <= step.kinds["parameters"] < 1.1 * share
+    assert step.total < chip.memory
+    # Gradients are summed over all devices, and on a single slice no network is needed.
+    assert collectives(step.program)["all-reduce"]["bytes"] > 0
+    assert busy["links"] > 0 and busy["network"] == 0
+
+
+@pytest.mark.libtpu
+def test_slices_exchange_their_gradients_over_the_network():
+    planned, _, busy, chip = planned_for("v5e:2x2", 2, (2, 4, 1, 1))
+    # Of two sums each device sends half of its share there, and as much back.
+    gradients = 4 * planned.learnt / 4
+    assert busy["network"] * chip.network == pytest.approx(gradients, rel=0.1)
+    assert busy["links"] > 0

@@ -72,3 +72,31 @@ def test_of_what_a_kernel_takes_slices_only_slices_are_read():
     slices, reduced = 8 * 2 * 1024, 8 * 2 * 1024
     indices = 8 * 4
     assert program.traffic == slices + reduced + indices + 256 + 1024
+
+
+BETWEEN_SLICES = """HloModule jit_f
+
+ENTRY %main (x: f32[4,256], y: f32[64]) -> f32[4,256] {
+  %x = f32[4,256]{1,0} parameter(0)
+  %y = f32[64]{0} parameter(1)
+  %gathered = f32[256]{0} all-gather(%y), channel_id=2, replica_groups={{0,1,2,3},{4,5,6,7}}
+  %after = token[] after-all(), frontend_attributes={MegascaleRendezvousKeyName="all-reduce_0"}
+  %send = (f32[4,256]{1,0}, u32[], token[]) send(%x, %after), channel_id=2, TO_HOST
+  %recv = (f32[4,256]{1,0}, u32[], token[]) recv(%after), channel_id=1, TO_HOST
+  %send-done = token[] send-done(%send), channel_id=2, is_host_transfer=true
+  %recv-done = (f32[4,256]{1,0}, token[]) recv-done(%recv), channel_id=1, is_host_transfer=true
+  ROOT %out = f32[4,256]{1,0} get-tuple-element(%recv-done), index=0
+}
+""".replace(
+    "TO_HOST",
+    'is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2,3}x{0:3}",'
+    '_xla_megascale_transfer_type="ALL_REDUCE"}',
+)
+
+
+def test_what_hosts_exchange_between_slices_counts_too():
+    gathered, reduced = Program(BETWEEN_SLICES, slices=3).collectives
+    assert (gathered.kind, gathered.between_slices) == ("all-gather", False)
+    assert (reduced.kind, reduced.between_slices) == ("all-reduce", True)
+    # A ring of three slices, in which each device stands for its own.
+    assert reduced.sent == 2 * 2 / 3 * 4 * 256 * 4

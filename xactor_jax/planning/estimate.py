@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from xactor_jax.optim import make_optimizer
 from xactor_jax.planning.chips import Chip
 from xactor_jax.planning.model_flops import executed_flops, model_flops
-from xactor_jax.planning.program import Program
+from xactor_jax.planning.program import Collective, Program
 from xactor_jax.sharding import batch_sharding, check_batch, replicated, tensor_shardings
 from xactor_jax.state import parameter_count
 from xactor_jax.tasks import ShapedObjective
@@ -120,7 +120,7 @@ class Planned:
         padding = memory.argument_size_in_bytes - _bytes((given, self.frozen, batch))
         kinds["working memory"] = working
         kinds["padding and program"] = max(padding, 0) + memory.generated_code_size_in_bytes
-        return Compiled(kinds, flops, Program(compiled.as_text()))
+        return Compiled(kinds, flops, Program(compiled.as_text(), len(set(slices_of(self.mesh)))))
 
     def model_flops(self, size: int) -> float:
         """Of a step, by formula."""
@@ -180,23 +180,28 @@ def roofline(step: Compiled, mesh: Mesh, chip: Chip) -> dict[str, float] | None:
     """Seconds that each resource of a device is busy in a step at its peak rate."""
     if step.program is None:
         return None
-    slices = np.array([getattr(d, "slice_index", None) or 0 for d in mesh.devices.flat])
+    slices = np.array(slices_of(mesh))
 
-    def crosses(groups: np.ndarray | None) -> bool:
-        if groups is None or slices.max() == 0:
-            return False
-        of_groups = slices[groups]
+    def crosses(one: Collective) -> bool:
+        if one.groups is None or slices.max() == 0:
+            return one.between_slices
+        of_groups = slices[one.groups]
         return bool((of_groups != of_groups[:, :1]).any())
 
     sent = {True: 0.0, False: 0.0}
     for one in step.program.collectives:
-        sent[crosses(one.groups)] += one.times * one.sent
+        sent[crosses(one)] += one.times * one.sent
     return {
         "arithmetic": step.flops / mesh.size / chip.arithmetic,
         "memory": step.program.traffic / chip.bandwidth,
         "links": sent[False] / chip.links,
         "network": sent[True] / chip.network,
     }
+
+
+def slices_of(mesh: Mesh) -> list[int]:
+    """The number of the slice, or group of hosts, that each device of a mesh lies in."""
+    return [getattr(device, "slice_index", None) or 0 for device in mesh.devices.flat]
 
 
 def largest_batch(

@@ -15,6 +15,14 @@ from collections.abc import Iterator
 import numpy as np
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+# Between slices of TPUs the hosts exchange: programs hand them data, and say what it is for.
+_BY_HOSTS = {
+    "ALL_GATHER": "all-gather",
+    "ALL_REDUCE": "all-reduce",
+    "REDUCE_SCATTER": "reduce-scatter",
+    "ALL_TO_ALL": "all-to-all",
+    "ONE_TO_ONE": "collective-permute",
+}
 
 _TENSOR = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?")
 _NAME = re.compile(r"%([\w.\-]+)")
@@ -48,12 +56,14 @@ class Collective:
     times: int  # in one run of the program
     sent: float  # bytes, each time
     groups: np.ndarray | None  # positions of devices in the mesh, a row a group; None: unknown
+    between_slices: bool = False  # made by the hosts of all slices
 
 
 class Program:
-    """The text of a compiled program."""
+    """The text of a compiled program for so many slices of TPUs; one: also for other devices."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, slices: int = 1):
+        self.slices = slices
         self.computations: dict[str, dict[str, Instruction]] = {}
         self.entry, current = "", None
         for line in text.splitlines():
@@ -99,15 +109,18 @@ class Program:
         found: dict[str, Collective] = {}
         for computation, times in self.times.items():
             for instruction, inside in self._with_fused(computation):
-                kind = instruction.kind.removesuffix("-start")
-                if kind not in COLLECTIVES:
+                kind = _exchange(instruction)
+                if kind is None:
                     continue
-                channel = re.search(r"channel_id=(\d+)", instruction.rest)
+                between = instruction.kind == "send"
                 groups = _groups(instruction.rest)
-                sent = self._sent(kind, instruction, inside, groups)
+                n = 1 if groups is None else groups.shape[1]
+                sent = self._sent(kind, instruction, inside, self.slices if between else n)
+                channel = re.search(r"channel_id=(\d+)", instruction.rest)
+                # Channels to hosts are numbered by themselves.
                 found.setdefault(
-                    channel[1] if channel else instruction.name,
-                    Collective(kind, times, sent, groups),
+                    channel[1] if channel and not between else instruction.name,
+                    Collective(kind, times, sent, groups, between),
                 )
         return list(found.values())
 
@@ -119,17 +132,12 @@ class Program:
                 yield from self._with_fused(str(instruction.attribute("calls")))
 
     def _sent(
-        self,
-        kind: str,
-        instruction: Instruction,
-        inside: dict[str, Instruction],
-        groups: np.ndarray | None,
+        self, kind: str, instruction: Instruction, inside: dict[str, Instruction], n: int
     ) -> float:
-        """Bytes that one device sends, by the usual algorithms on a ring."""
+        """Bytes that one of n devices, or slices, sends, by the usual algorithms on a ring."""
         given = sum(_size(inside[name].result) for name in instruction.operands if name in inside)
         if kind == "collective-permute":
             return given
-        n = 1 if groups is None else groups.shape[1]
         share = {"all-gather": n - 1, "all-reduce": 2 * (n - 1) / n}
         return given * share.get(kind, (n - 1) / n)
 
@@ -181,6 +189,15 @@ class Program:
                 size = sum(_size(inside[use.operands[1]].result) for use in uses) * 2
             total += size
         return total + max(result, 0)
+
+
+def _exchange(instruction: Instruction) -> str | None:
+    """The kind of exchange that an instruction is or begins; None of all others."""
+    if instruction.kind == "send":
+        purpose = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.rest)
+        return purpose and _BY_HOSTS.get(purpose[1])
+    kind = instruction.kind.removesuffix("-start")
+    return kind if kind in COLLECTIVES else None
 
 
 def _updates(use: Instruction, name: str) -> bool:
