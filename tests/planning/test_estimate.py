@@ -80,6 +80,17 @@ def test_only_more_slices_of_a_batch_than_there_are_is_advice(accumulate, tip):
     assert any("optimizer.accumulate" in line for line in tips) == tip
 
 
+def test_a_failure_of_the_compiler_is_one_line(monkeypatch):
+    def fail(*_, **__):
+        raise jax.errors.JaxRuntimeError("INTERNAL: no such shape\n\nSuspected code: elsewhere")
+
+    objective, config = small_objective("motion")
+    planned = Planned(objective, config, make_mesh(config.mesh, jax.devices()[:1]))
+    monkeypatch.setattr(jax.stages.Lowered, "compile", fail)
+    with pytest.raises(InputError, match=r"^the compiler fails.* \(INTERNAL: no such shape\); try"):
+        planned.compile_step(config.batch_size)
+
+
 @pytest.mark.libtpu
 @pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x4", "v5p:2x2x1", "v6e:2x4", "tpu7x:2x2x1"])
 def test_slices_of_every_generation_can_be_planned_for(name):

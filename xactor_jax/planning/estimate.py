@@ -13,6 +13,7 @@ import numpy as np
 from jax.errors import JaxRuntimeError
 from jax.sharding import Mesh
 
+from xactor_jax.errors import InputError
 from xactor_jax.optim import make_optimizer
 from xactor_jax.planning.chips import Chip
 from xactor_jax.planning.model_flops import executed_flops, model_flops
@@ -83,7 +84,10 @@ class Planned:
         return _laid_out(rows, dict.fromkeys(rows, batch_sharding(self.mesh)))
 
     def compile_step(self, size: int) -> Compiled:
-        """The training step for batches of so many examples."""
+        """The training step for batches of so many examples.
+
+        Raises InputError where the compiler fails for another reason than memory.
+        """
         step = jit_step(self.step, self.state, self.mesh)
         return self._compiled(step, self.state, self.batch(size))
 
@@ -111,7 +115,10 @@ class Planned:
         except JaxRuntimeError as error:
             needed = _needed(str(error), _bytes((given, self.frozen, batch)))
             if needed is None:
-                raise
+                reason = " ".join(str(error).strip().splitlines()[0].split())
+                raise InputError(
+                    f"the compiler fails, and not for want of memory ({reason}); try another mesh"
+                ) from error
             return Compiled({**kinds, "working memory": needed}, flops, None)
         memory = compiled.memory_analysis()
         working = memory.temp_size_in_bytes + memory.output_size_in_bytes
