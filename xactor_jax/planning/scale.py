@@ -21,6 +21,7 @@ from xactor_jax.plan import planned_by
 from xactor_jax.planning.report import limit_of, mesh_of, size_of
 from xactor_jax.progress import progress
 
+DOES_NOT_FIT = "**does not fit**"
 HEADER = """# What trainings need
 
 Each config on the slice that its file names: compiled for it, without owning it, by
@@ -65,7 +66,7 @@ def row(config: str, plan: dict[str, Any]) -> str:
         plan["batch_size"],
         f"{plan['parameters'] / 1e6:.1f} M",
         size_of(plan["bytes_per_chip"]),
-        size_of(plan["chip_memory"]) if plan["fits"] else "**does not fit**",
+        size_of(plan["chip_memory"]) if plan["fits"] else DOES_NOT_FIT,
         f"{plan['flops_per_step']:.2e}",
         "" if seconds is None else f"{1e3 * seconds:.3g} ms",
         "" if seconds is None else limit_of(plan),
@@ -104,8 +105,11 @@ def main() -> None:
                 print(f"error: {config}: {error}", file=sys.stderr)
             write(chosen.output, [rows[name] for name in slices if name in rows])
             advance(1)
-    if failed:
-        raise InputError(f"{failed} of {len(wanted)} configs could not be planned")
+    problems = [f"{failed} of {len(wanted)} configs could not be planned"] if failed else []
+    if large := [name for name in slices if DOES_NOT_FIT in rows.get(name, "")]:
+        problems.append(f"too large for the slices that their files name: {', '.join(large)}")
+    if problems:
+        raise InputError("; ".join(problems))
 
 
 def write(output: Path, rows: list[str]) -> None:
