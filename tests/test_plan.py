@@ -48,6 +48,7 @@ def test_a_plan_of_simulated_devices(tmp_path):
     assert found["collectives"]["all-reduce"]["count"] > 0
     assert found["roofline_seconds"] == max(found["roofline"].values()) > 0
     assert "fits" in result.stdout and "all-reduce" in result.stdout
+    assert found["largest_batch"] is None and "--largest_batch searches it" in result.stdout
 
 
 @pytest.mark.libtpu

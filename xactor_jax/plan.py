@@ -1,8 +1,9 @@
 """Plan: `python -m xactor_jax.plan --config=configs/video.py --topology=v5e:4x4`.
 
 Compiles the training step of a config, and what its evaluation samples, for devices that need not
-be at hand, and says what they will need: memory, arithmetic, exchanges between devices, time, and
-the largest batch. TPU slices need libtpu: pip install 'xactor_jax[plan]'.
+be at hand, and says what they will need: memory, arithmetic, exchanges between devices, time and,
+with --largest_batch, which batch is the largest. TPU slices need libtpu: pip install
+'xactor_jax[plan]'.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def flags(arguments: list[str]) -> Namespace:
     )
     parser.add_argument("--sweep", action="store_true", help="try mesh shapes and name the best")
     parser.add_argument(
-        "--largest_batch", action="store_true", help="search it; compiles a few times more"
+        "--largest_batch", action="store_true", help="search it, in one to four more compilations"
     )
     parser.add_argument("--output", type=Path, help="JSON file to write")
     chosen = parser.parse_args(arguments)

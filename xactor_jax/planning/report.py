@@ -34,7 +34,11 @@ def show(plan: dict[str, Any], console: Console | None = None) -> None:
             f"a step takes at least {1e3 * plan['roofline_seconds']:.2f} ms "
             f"({limit_of(plan)}): {times}"
         )
-    if plan["largest_batch"] is not None:
+    if plan["largest_batch"] is None:
+        console.print(
+            "largest batch: --largest_batch searches it, in one to four more compilations"
+        )
+    else:
         console.print(f"largest batch that fits: {plan['largest_batch']}")
     short = plan["bytes_per_chip"] - plan["chip_memory"]
     if plan["fits"]:
