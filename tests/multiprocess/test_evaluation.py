@@ -8,7 +8,7 @@ from small_models import clips, renderer_file
 from small_models import quick_compilation as quick_compilation
 
 FULL_SEQUENCE = (
-    *("--config.motion.chunk=20", "--config.mesh.context=1", "--config.mesh.fsdp=4"),
+    *("--config.motion.chunk=20", "--config.mesh.context=1", "--config.mesh.tensor=2"),
     *("--config.forcing.per_frame=0", "--config.forcing.clean_history=0"),
 )
 
