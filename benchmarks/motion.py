@@ -36,8 +36,8 @@ from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.samplers import follow
 from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
-from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling, heard_audio
-from xactor_jax.nn.layers import abstract
+from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling, for_acting, heard_audio
+from xactor_jax.nn.layers import abstract, input_first
 
 GUIDANCE = 2.0
 Step = Callable[[Any, np.ndarray, np.ndarray], tuple[Any, Any]]
@@ -54,7 +54,7 @@ def new_sampler(config: MotionTransformerConfig) -> MotionSampler:
     )
     zeros, ones = np.zeros(config.latent, np.float32), np.ones(config.latent, np.float32)
     statistics = {"mean": zeros, "spread": ones, "deviation": ones}
-    return MotionSampler(config, MelConfig(), Flow(), weights, statistics)
+    return MotionSampler(config, MelConfig(), Flow(), for_acting(weights), statistics)
 
 
 def cached(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
@@ -87,14 +87,14 @@ def recomputed(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
 
     @jax.jit
     def compute(weights: Any, past: Any, audio: Array, noise: Array) -> tuple[Array, Any]:
-        model, (history, known) = nnx.merge(sampler._graph, weights), past
+        history, known = past
         finished, label = rollout.finished(history, jnp.zeros_like(history))
         seen = jnp.concatenate([known, jnp.ones(c.chunk, bool)])
         mask = (causal & seen) | jnp.eye(c.context, dtype=bool)
         heard = heard_audio(c, jnp.ones(audio.shape[:2], bool))
 
         def denoise(z: Float[Array, "1 c d"], level: Float[Array, "1 c"]) -> Array:
-            output = model(
+            output = sampler._network(weights)(
                 jnp.tile(jnp.concatenate([finished, z], axis=1), (2, 1, 1)),
                 jnp.tile(jnp.append(jnp.full(rollout.history, label), level), (2, 1)),
                 positions,
@@ -122,7 +122,7 @@ def by_torch(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
 
     torch.set_num_threads(os.cpu_count() or 1)
     c, rollout = sampler.config, sampler.plan(MotionSampling(steps=steps)).rollout
-    network = with_weights(c, sampler.weights).to(getattr(torch, c.dtype))
+    network = with_weights(c, input_first(sampler.weights)).to(getattr(torch, c.dtype))
     act = Performer(network, steps, GUIDANCE, rollout.history, rollout.history_level)
 
     def step(past, audio, noise):

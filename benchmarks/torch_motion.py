@@ -73,12 +73,26 @@ class AudioAttention(nn.Module):
         return self.to_out(seen.transpose(1, 2).flatten(2))
 
 
+class Offset(nn.Module):
+    """Adds what it has learnt."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.offset
+
+
 class Block(nn.Module):
     """Self-attention, audio attention and feed-forward, with adaLN-zero."""
 
     def __init__(self, c: MotionTransformerConfig):
         super().__init__()
-        self.modulation = nn.Linear(c.width, 6 * c.width)
+        modulation = 6 * c.width
+        self.modulation = (
+            Offset(modulation) if c.shared_modulation else nn.Linear(c.width, modulation)
+        )
         self.norm1, self.norm2 = (nn.LayerNorm(c.width, elementwise_affine=False) for _ in range(2))
         self.self_attention = SelfAttention(c.width, c.heads)
         self.audio_norm = nn.LayerNorm(c.width)
@@ -122,6 +136,8 @@ class MotionTransformer(nn.Module):
         if c.direction:
             self.direction_in = nn.Linear(c.direction, c.width, bias=False)
         self.noise_level = NoiseLevel(c.width)
+        if c.shared_modulation:
+            self.block_modulation = nn.Linear(c.width, 6 * c.width)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.depth))
         self.norm_out = nn.LayerNorm(c.width, elementwise_affine=False)
         self.modulation_out = nn.Linear(c.width, 2 * c.width)
@@ -139,6 +155,7 @@ class MotionTransformer(nn.Module):
         if c.direction:
             x = x + self.direction_in(z.new_zeros(2, n, c.direction))
         condition = F.silu(self.noise_level(z.new_full((2, n), level)))
+        shared = self.block_modulation(condition) if c.shared_modulation else condition
         heard = F.silu(self.audio_norm(self.audio_in(torch.cat([audio, audio]))))
         heard = torch.cat([self.no_audio.expand(2, 1, -1), heard], dim=1)
         place = torch.arange(audio.shape[1]) - torch.arange(n)[:, None]
@@ -149,7 +166,7 @@ class MotionTransformer(nn.Module):
         mask = torch.cat([known, torch.ones(n, dtype=torch.bool)]).expand(n, -1)
         made = []
         for block, before in zip(self.blocks, past, strict=True):
-            x, own = block(x, condition, mask, heard, audio_mask, place, before)
+            x, own = block(x, shared, mask, heard, audio_mask, place, before)
             made.append(own)
         shift, scale = self.modulation_out(condition).chunk(2, dim=-1)
         return self.latent_out(self.norm_out(x) * (1 + scale) + shift), made

@@ -61,6 +61,7 @@ def get_config(size: str = "full") -> ConfigDict:
             "chunk": 25,  # best in docs/drift.md; 5 and 10 answer a live voice sooner
             "context": 250,
             "audio_window": 2,
+            "shared_modulation": True,  # of PixArt-alpha: a quarter fewer parameters
             "relative": False,
             "dtype": "bfloat16",
             "scan": True,
@@ -126,6 +127,7 @@ def _make_tiny(config: ConfigDict) -> None:
             "dtype": "float32",
             "scan": False,
             "rematerialise": False,
+            "shared_modulation": False,
             "relative": True,  # one person's footage cannot teach what is a person's own
         }
     )

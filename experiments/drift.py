@@ -33,6 +33,7 @@ from xactor_jax.evaluation.drift_bench import (
 )
 from xactor_jax.evaluation.report import write_json
 from xactor_jax.motion_sampler import MotionSampler, MotionSampling
+from xactor_jax.nn.layers import input_first
 from xactor_jax.release import PortraitRenderer, open_motion
 from xactor_jax.state import digest
 from xactor_jax.tasks import make_task
@@ -139,7 +140,7 @@ def made_by_of(
     return {
         **shared,
         "variant": each.trained,
-        "weights": digest(sampler.weights),
+        "weights": digest(input_first(sampler.weights)),
         "sampling": dataclasses.asdict(sampling_of(each)),
         "minutes": each.minutes(chosen),
         **({"repeated": True} if each.repeated else {}),

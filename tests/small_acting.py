@@ -12,7 +12,7 @@ from xactor_jax.acting import Acting
 from xactor_jax.data.audio_features import MelConfig
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
-from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling
+from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling, for_acting
 
 MEL = MelConfig(bands=6, hops=2)
 # Two layers: the second layer's keys know of more than the first one's tokens.
@@ -36,7 +36,7 @@ def make(**changes):
     config = MotionTransformerConfig(**{**SIZES, **changes})
     network = with_random_weights(lambda rngs: MotionTransformer(config, rngs=rngs), deviation=0.3)
     weights = nnx.to_pure_dict(nnx.state(network, nnx.Param))
-    return MotionSampler(config, MEL, Flow(), weights, STATISTICS), network
+    return MotionSampler(config, MEL, Flow(), for_acting(weights), STATISTICS), network
 
 
 def features(count, seed=0):

@@ -39,13 +39,19 @@ PYRAMID = [[0.5, 1.0], [0.25, 0.75], [0.0, 0.5]]
 
 
 @pytest.mark.parametrize(
-    ("rounds", "commit"),
-    [(ALONE, "scaled"), (PYRAMID, "scaled"), (ALONE, "noised"), (ALONE, "kept"), (PYRAMID, "kept")],
+    ("rounds", "commit", "shared_modulation"),
+    [
+        (ALONE, "scaled", False),
+        (PYRAMID, "scaled", True),
+        (ALONE, "noised", True),
+        (ALONE, "kept", False),
+        (PYRAMID, "kept", False),
+    ],
 )
-def test_kept_keys_and_values_are_those_of_the_whole_sequence(rounds, commit):
+def test_kept_keys_and_values_are_those_of_the_whole_sequence(rounds, commit, shared_modulation):
     """In double precision, over twice the context: the whole performance, both branches of it."""
     with jax.enable_x64(True):
-        sampler, network = make(dtype="float64")
+        sampler, network = make(dtype="float64", shared_modulation=shared_modulation)
         c, count, flying = sampler.config, 8, len(rounds[0])
         sampling = MotionSampling(steps=2 * flying, chunks_in_flight=flying, commit=commit)
         tokens = noises(sampler, count + flying, np.float64)

@@ -37,7 +37,8 @@ from xactor_jax.models.motion_transformer import (
     MotionTransformerConfig,
     Remembered,
 )
-from xactor_jax.nn.layers import abstract
+from xactor_jax.nn.layers import abstract, input_first, output_first
+from xactor_jax.sharding import platform
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,7 @@ class MotionSampler:
             config,
             _hearing(path, metadata),
             config_of(path, metadata, "flow", Flow),
-            arrays["params"],
+            for_acting(arrays["params"]),
             arrays["statistics"],
             metadata.get("encoder", ""),
             config_of(path, metadata, "sampling", MotionSampling),
@@ -193,6 +194,9 @@ class MotionSampler:
         rows = len(plan.branches) * batch
         return KeyValueCache.empty(self.config, rows, plan.rollout.history)
 
+    def _network(self, weights: Any) -> MotionTransformer:
+        return nnx.merge(self._graph, input_first(weights))
+
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def predict(
         self,
@@ -202,7 +206,7 @@ class MotionSampler:
         level: Float[Array, "1 n"],
     ) -> Float[Array, "b n d"]:
         """The guided network's output for the frames in flight, at their levels."""
-        model = nnx.merge(self._graph, weights)
+        model = self._network(weights)
         output = model(*self._arguments(branches, flight, level, _once(model, flight)))
         return guided_by_each(output, flight.scales)
 
@@ -221,62 +225,75 @@ class MotionSampler:
         labelled may then differ from sweep to sweep (diffusion/level_matrices.py). Where they are
         kept `noised`, `history_noise` is that of all chunks in flight.
         """
-        model = nnx.merge(self._graph, weights)
-        return self._advance(plan, model, flight, _once(model, flight), levels, labels)
+        model = self._network(weights)
+        told = _at_levels(model, levels[:-1] if labels is None else labels[:-1])
+        once = _once(model, flight)
+        return self._advance(plan, weights, flight, once, levels, told, labels)
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
     def next_chunk(
         self, plan: Plan, weights: Any, flight: Flight, levels: Float[Array, "sweeps+1 chunks"]
     ) -> tuple[Float[Array, "b n d"], KeyValueCache]:
         """The chunks in flight after the round that finishes the first, and the past with it."""
-        model, rollout, c = nnx.merge(self._graph, weights), plan.rollout, self.config
+        model, rollout, c = self._network(weights), plan.rollout, self.config
         once = _once(model, flight)
         if rollout.commit == "kept":
-            z, made = self._advance_and_keep(plan, model, flight, once, levels)
-        else:
-            z = self._advance(plan, model, flight, once, levels)
-            seen, label = rollout.finished(z[:, : c.chunk], flight.history_noise)
-            audio = c.chunk + 2 * c.audio_window
-            first = dataclasses.replace(flight.first(c.chunk, audio), z=seen)
-            level = jnp.full((1, 1), label)
-            once = once[0].first(audio), once[1]
-            arguments = self._arguments(plan.branches, first, level, once)
-            made = model.keys_and_values(*arguments)
-        return z, flight.past.append(made, rollout.sink)
+            told = _at_levels(model, levels[:-1])
+            z, made = self._advance_and_keep(plan, weights, flight, once, levels, told)
+            return z, flight.past.append(made, rollout.sink)
+        label = jnp.full_like(levels[:1], rollout.history_level, dtype=flight.z.dtype)
+        told = _at_levels(model, jnp.concatenate([levels[:-1], label]))
+        z = self._advance(plan, weights, flight, once, levels, _sweeps(told, slice(-1)))
+        audio = c.chunk + 2 * c.audio_window
+        seen, _ = rollout.finished(z[:, : c.chunk], flight.history_noise)
+        first = dataclasses.replace(flight.first(c.chunk, audio), z=seen)
+        at = jax.tree.map(lambda x: x[-1, :, :1], told)
+        arguments = self._arguments(plan.branches, first, at, (once[0].first(audio), once[1]))
+        return z, flight.past.append(model.keys_and_values(*arguments), rollout.sink)
 
     def _advance(
         self,
         plan: Plan,
-        model: MotionTransformer,
+        weights: Any,
         flight: Flight,
         once: Once,
         levels: Float[Array, "sweeps+1 chunks"],
+        told: Modulation,
         labels: Float[Array, "sweeps+1 chunks"] | None = None,
     ) -> Float[Array, "b n d"]:
-        """The chunks in flight after the sweeps of a level matrix."""
-        chunk = self.config.chunk
+        """The chunks in flight after the sweeps of a level matrix.
+
+        told: what the labels of each sweep (by default its levels) do; see `_at_levels`.
+        """
 
         def denoise(z: Array, told: Modulation) -> Array:
-            at = dataclasses.replace(flight, z=z)
+            # Made here, in the loop: XLA transposes outside of it what comes from outside.
+            model, at = self._network(weights), dataclasses.replace(flight, z=z)
             arguments = self._arguments(plan.branches, at, told, once)
             return guided_by_each(model(*arguments), flight.scales)
 
-        # One row a chunk and sweep: its frames, and all branches, share a level.
-        told = model.modulation(jnp.asarray(levels if labels is None else labels)[:-1, None])
         noised = labels is not None and plan.rollout.commit == "noised"
         added = flight.history_noise if noised else None
+        chunk = self.config.chunk
         return follow(denoise, flight.z, levels, self.flow, chunk, labels, added, told=told)
 
     def _advance_and_keep(
-        self, plan: Plan, model: MotionTransformer, flight: Flight, once: Once, levels: Array
+        self,
+        plan: Plan,
+        weights: Any,
+        flight: Flight,
+        once: Once,
+        levels: Array,
+        told: Modulation,
     ) -> tuple[Float[Array, "b n d"], KeyValueCache]:
         """The same, and the first chunk's keys and values in the last sweep."""
-        z, chunk = self._advance(plan, model, flight, once, levels[:-1]), self.config.chunk
-        at = dataclasses.replace(flight, z=z)
-        arguments = self._arguments(plan.branches, at, levels[-2:-1], once)
+        before, last = _sweeps(told, slice(-1)), _sweeps(told, -1)
+        z = self._advance(plan, weights, flight, once, levels[:-1], before)
+        model, at = self._network(weights), dataclasses.replace(flight, z=z)
+        arguments = self._arguments(plan.branches, at, last, once)
         output = guided_by_each(model(*arguments), flight.scales)
-        z = follow(lambda z, level: output, z, levels[-2:], self.flow, chunk)
-        return z, model.keys_and_values(*arguments).first(chunk)
+        z = follow(lambda z, level: output, z, levels[-2:], self.flow, self.config.chunk)
+        return z, model.keys_and_values(*arguments).first(self.config.chunk)
 
     def _arguments(
         self,
@@ -323,6 +340,24 @@ def rollout_of(config: MotionTransformerConfig, flow: Flow, sampling: MotionSamp
         commit=sampling.commit,
         sink=sampling.sink,
     )
+
+
+def _at_levels(model: MotionTransformer, levels: Float[Array, "sweeps chunks"]) -> Modulation:
+    """What the levels of sweeps do: one row a sweep and chunk, whose frames share it.
+
+    All in one, since their weights are a quarter of the network's.
+    """
+    return model.modulation(jnp.asarray(levels)[:, None])
+
+
+def _sweeps(told: Modulation, which: int | slice) -> Modulation:
+    """What those of some sweeps do."""
+    return jax.tree.map(lambda x: x[which], told)
+
+
+def for_acting(weights: Any) -> Any:
+    """Weights as this device is fastest with in chunks of few frames."""
+    return output_first(weights) if platform() == "cpu" else weights
 
 
 def _once(model: MotionTransformer, flight: Flight) -> Once:

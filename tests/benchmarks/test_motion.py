@@ -12,10 +12,18 @@ from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformerConfig
 
 
-def test_all_ways_act_the_same_first_chunk_and_their_ratio_is_reported():
+@pytest.mark.parametrize("shared_modulation", [False, True])
+def test_all_ways_act_the_same_first_chunk_and_their_ratio_is_reported(shared_modulation):
     mel = MelConfig(bands=6, hops=2)
     config = MotionTransformerConfig(
-        latent=3, audio=mel.width, width=8, depth=2, heads=2, chunk=5, context=15
+        latent=3,
+        audio=mel.width,
+        width=8,
+        depth=2,
+        heads=2,
+        chunk=5,
+        context=15,
+        shared_modulation=shared_modulation,
     )
     found = measure(config, mel, steps=2, chunks=2)
     assert found["first_chunk_difference"] < 1e-5  # fp32

@@ -1,10 +1,12 @@
 """Who influences whom in the motion transformer, read off its derivatives."""
 
+import dataclasses
 import types
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from models.random_weights import compiled, newly_made, with_random_weights
 
 from xactor_jax.diffusion.noise_levels import chunk_causal_mask, doubled_mask
@@ -204,3 +206,33 @@ def test_every_condition_starts_without_effect_on_a_new_network():
     )
     assert out.shape == (1, TOKENS, 2)
     np.testing.assert_array_equal(out, 0)
+
+
+def test_shared_modulation_is_that_of_blocks_with_equal_layers_but_for_what_they_add():
+    config = dataclasses.replace(CONFIG, shared_modulation=True)
+    shared = with_random_weights(lambda rngs: MotionTransformer(config, rngs=rngs))
+    separate = with_random_weights(lambda rngs: MotionTransformer(CONFIG, rngs=rngs))
+    weights = nnx.to_pure_dict(nnx.state(shared, nnx.Param))
+    layer = weights.pop("block_modulation")
+    for block in weights["blocks"].values():
+        offset = block["modulation"]["offset"]
+        block["modulation"] = {"kernel": layer["kernel"], "bias": layer["bias"] + offset}
+    state = nnx.state(separate, nnx.Param)
+    nnx.replace_by_pure_dict(state, weights)
+    nnx.update(separate, state)
+
+    def run(network):
+        return network(
+            INPUTS.z[None],
+            INPUTS.level[None],
+            np.arange(TOKENS)[None],
+            EVERYTHING[None],
+            INPUTS.audio[None],
+            WINDOW[None],
+            INPUTS.reference[None],
+            np.ones(1, bool),
+        )
+
+    # fp32, summed in another order.
+    np.testing.assert_allclose(run(shared), run(separate), atol=1e-5)
+    assert np.ptp(run(shared)) > 0.1

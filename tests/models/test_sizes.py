@@ -26,9 +26,11 @@ def test_the_motion_encoder():
     assert total(sizes) == 61_665_393
 
 
-def test_the_motion_transformer_is_as_large_as_its_config_says():
-    sizes = parameters(lambda rngs: MotionTransformer(MotionTransformerConfig(), rngs=rngs))
-    assert round(total(sizes) / 1e6) == 199
+@pytest.mark.parametrize(("shared", "millions"), [(False, 199), (True, 155)])
+def test_the_motion_transformer_is_as_large_as_its_config_says(shared, millions):
+    config = MotionTransformerConfig(shared_modulation=shared)
+    sizes = parameters(lambda rngs: MotionTransformer(config, rngs=rngs))
+    assert round(total(sizes) / 1e6) == millions
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,12 @@ UNET = UNetConfig(
 )
 NETWORKS = {
     "motion": (MotionTransformer, MOTION, act, ("scan", "rematerialise")),
+    "motion, modulation shared": (
+        MotionTransformer,
+        dataclasses.replace(MOTION, shared_modulation=True),
+        act,
+        ("scan", "rematerialise"),
+    ),
     "dit": (
         DiT,
         DiTConfig(width=8, depth=3, heads=2, feed_forward=1),

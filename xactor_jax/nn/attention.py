@@ -160,6 +160,16 @@ def windowed_attention(
     return jnp.where(hears, seen.reshape(query.shape), values[:, :1])
 
 
+def spread_over_window(heads: int, reach: int) -> Float[Array, "heads window"]:
+    """First biases of audio attention, by place in the window: each head begins around its own.
+
+    Audio frames have no positions; without these a token could not tell its own from the others.
+    Learned biases by distance are T5's (Raffel et al., arXiv 1910.10683); this start is ours.
+    """
+    middle = jnp.linspace(0, 2 * reach, heads) if heads > 1 else jnp.full(1, float(reach))
+    return -jnp.abs(jnp.arange(2 * reach + 1) - middle[:, None])
+
+
 def _lengthened(x: Array, axis: int, size: int) -> Array:
     """With zeros at the end of an axis, up to a size."""
     return jnp.pad(x, [(0, size - n if m == axis else 0) for m, n in enumerate(x.shape)])
