@@ -37,24 +37,28 @@ from xactor_jax.diffusion.samplers import follow
 from xactor_jax.errors import InputError
 from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
 from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling, for_acting, heard_audio
-from xactor_jax.nn.layers import abstract, input_first
+from xactor_jax.nn.layers import abstract
 
 GUIDANCE = 2.0
 Step = Callable[[Any, np.ndarray, np.ndarray], tuple[Any, Any]]
 """(the past, audio of the context and its windows, noise) -> (the chunk, the past with it)."""
 
 
-def new_sampler(config: MotionTransformerConfig) -> MotionSampler:
-    """A sampler of random weights."""
+def random_weights(config: MotionTransformerConfig) -> Any:
+    """Of the network, as a weights file has them."""
     model = abstract(lambda rngs: MotionTransformer(config, rngs=rngs))
     draw = np.random.default_rng(0)
-    weights = jax.tree.map(
+    return jax.tree.map(
         lambda p: draw.normal(0, 0.02, p.shape).astype(p.dtype),
         nnx.to_pure_dict(nnx.state(model, nnx.Param)),
     )
+
+
+def sampler_of(config: MotionTransformerConfig, weights: Any) -> MotionSampler:
+    """What acts with them."""
     zeros, ones = np.zeros(config.latent, np.float32), np.ones(config.latent, np.float32)
     statistics = {"mean": zeros, "spread": ones, "deviation": ones}
-    return MotionSampler(config, MelConfig(), Flow(), for_acting(weights), statistics)
+    return MotionSampler(config, MelConfig(), Flow(), for_acting(config, weights), statistics)
 
 
 def cached(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
@@ -114,7 +118,7 @@ def recomputed(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
     return functools.partial(compute, sampler.weights), empty
 
 
-def by_torch(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
+def by_torch(weights: Any, sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
     """As torch acts; and an empty past. Raises ImportError where it is not installed."""
     import torch
 
@@ -122,7 +126,7 @@ def by_torch(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
 
     torch.set_num_threads(os.cpu_count() or 1)
     c, rollout = sampler.config, sampler.plan(MotionSampling(steps=steps)).rollout
-    network = with_weights(c, input_first(sampler.weights)).to(getattr(torch, c.dtype))
+    network = with_weights(c, weights).to(getattr(torch, c.dtype))
     act = Performer(network, steps, GUIDANCE, rollout.history, rollout.history_level)
 
     def step(past, audio, noise):
@@ -137,11 +141,16 @@ def measure(
     config: MotionTransformerConfig, hearing: MelConfig | SpeechWindow, steps: int, chunks: int
 ) -> dict[str, float]:
     """Seconds of a chunk by every way, and what follows from them."""
-    sampler, draw = new_sampler(config), np.random.default_rng(1)
+    weights, draw = random_weights(config), np.random.default_rng(1)
+    sampler = sampler_of(config, weights)
     frames = config.context + 2 * config.audio_window
     audio = draw.normal(size=(1, frames, config.audio)).astype(np.float32)
     noise = draw.normal(size=(1 + chunks, 1, config.chunk, config.latent)).astype(np.float32)
-    ways = {"cached": cached, "recomputed": recomputed, "torch": by_torch}
+    ways = {
+        "cached": cached,
+        "recomputed": recomputed,
+        "torch": functools.partial(by_torch, weights),
+    }
     cost: dict[str, float] = {}
     first: dict[str, np.ndarray] = {}
     for name, way in ways.items():

@@ -21,6 +21,7 @@ from typing import Any
 
 from configs.drift import AFTER_MIXTURE, get_config
 from experiments.drift_report import write_report
+from xactor_jax.checkpoint import load_kind
 from xactor_jax.command import Parser, run, start_up
 from xactor_jax.config import build
 from xactor_jax.data.tracks import shards_digest
@@ -33,7 +34,6 @@ from xactor_jax.evaluation.drift_bench import (
 )
 from xactor_jax.evaluation.report import write_json
 from xactor_jax.motion_sampler import MotionSampler, MotionSampling
-from xactor_jax.nn.layers import input_first
 from xactor_jax.release import PortraitRenderer, open_motion
 from xactor_jax.state import digest
 from xactor_jax.tasks import make_task
@@ -134,13 +134,13 @@ def weights_of(variant: str, chosen: Namespace) -> Path:
 
 
 def made_by_of(
-    each: Run, sampler: MotionSampler, chosen: Namespace, shared: Mapping[str, Any]
+    each: Run, weights: Path, chosen: Namespace, shared: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a run's numbers depend on; `shared`: what those of all runs do."""
     return {
         **shared,
         "variant": each.trained,
-        "weights": digest(input_first(sampler.weights)),
+        "weights": digest(load_kind(weights, "motion")[0]["params"]),
         "sampling": dataclasses.asdict(sampling_of(each)),
         "minutes": each.minutes(chosen),
         **({"repeated": True} if each.repeated else {}),
@@ -208,8 +208,8 @@ def main() -> None:
     for each in RUNS:
         if each.name not in wanted:
             continue
-        sampler = open_motion(weights_of(each.trained, chosen), renderer)
-        made_by = made_by_of(each, sampler, chosen, shared)
+        weights = weights_of(each.trained, chosen)
+        made_by = made_by_of(each, weights, chosen, shared)
         if results["runs"].get(each.name, {}).get("made_by") == made_by:
             continue
         if bench is None:
@@ -221,6 +221,7 @@ def main() -> None:
                 chosen.voices,
                 chosen.minutes,
             )
+        sampler = open_motion(weights, renderer)
         results["runs"][each.name] = measure(each, sampler, bench, chosen) | {"made_by": made_by}
         write_json(folder / "drift.json", results)
         write_report(folder, results)

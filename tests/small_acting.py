@@ -36,7 +36,7 @@ def make(**changes):
     config = MotionTransformerConfig(**{**SIZES, **changes})
     network = with_random_weights(lambda rngs: MotionTransformer(config, rngs=rngs), deviation=0.3)
     weights = nnx.to_pure_dict(nnx.state(network, nnx.Param))
-    return MotionSampler(config, MEL, Flow(), for_acting(weights), STATISTICS), network
+    return MotionSampler(config, MEL, Flow(), for_acting(config, weights), STATISTICS), network
 
 
 def features(count, seed=0):

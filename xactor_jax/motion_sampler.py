@@ -37,7 +37,7 @@ from xactor_jax.models.motion_transformer import (
     MotionTransformerConfig,
     Remembered,
 )
-from xactor_jax.nn.layers import abstract, input_first, output_first
+from xactor_jax.nn.layers import abstract, in_compute_type, input_first, output_first
 from xactor_jax.sharding import platform
 
 
@@ -153,7 +153,7 @@ class MotionSampler:
             config,
             _hearing(path, metadata),
             config_of(path, metadata, "flow", Flow),
-            for_acting(arrays["params"]),
+            for_acting(config, arrays["params"]),
             arrays["statistics"],
             metadata.get("encoder", ""),
             config_of(path, metadata, "sampling", MotionSampling),
@@ -355,8 +355,9 @@ def _sweeps(told: Modulation, which: int | slice) -> Modulation:
     return jax.tree.map(lambda x: x[which], told)
 
 
-def for_acting(weights: Any) -> Any:
-    """Weights as this device is fastest with in chunks of few frames."""
+def for_acting(config: MotionTransformerConfig, weights: Any) -> Any:
+    """Weights as this device is fastest with, chunk after chunk: kernels as they are multiplied."""
+    weights = in_compute_type(weights, jnp.dtype(config.dtype))
     return output_first(weights) if platform() == "cpu" else weights
 
 

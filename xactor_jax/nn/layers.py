@@ -57,6 +57,14 @@ class _Keys:
     __call__ = params
 
 
+def in_compute_type(weights: Any, dtype: Any) -> Any:
+    """Weights with the kernels of linear layers in the type that these compute in.
+
+    What they compute stays the same; without it every pass reads full precision and rounds it.
+    """
+    return _kernels(lambda kernel: jnp.asarray(kernel, dtype), weights)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Transposed:
@@ -71,12 +79,7 @@ def output_first(weights: Any) -> Any:
     XLA's CPU multiplies some ten to seventy rows with a kernel that lies output first up to twice
     as fast as with one that lies as flax keeps it, and other numbers of rows as fast.
     """
-
-    def of(path: tuple[Any, ...], weight: Any) -> Any:
-        linear = path[-1] == jax.tree_util.DictKey("kernel") and weight.ndim == 2
-        return Transposed(jnp.asarray(weight.T)) if linear else weight
-
-    return jax.tree_util.tree_map_with_path(of, weights)
+    return _kernels(lambda kernel: Transposed(jnp.asarray(kernel.T)), weights)
 
 
 def input_first(weights: Any) -> Any:
@@ -88,3 +91,13 @@ def input_first(weights: Any) -> Any:
     return jax.tree.map(
         lambda x: x.kernel.T if is_transposed(x) else x, weights, is_leaf=is_transposed
     )
+
+
+def _kernels(change: Callable[[Array], Any], weights: Any) -> Any:
+    """Weights with the kernels of linear layers changed."""
+
+    def of(path: tuple[Any, ...], weight: Any) -> Any:
+        linear = path[-1] == jax.tree_util.DictKey("kernel") and weight.ndim == 2
+        return change(weight) if linear else weight
+
+    return jax.tree_util.tree_map_with_path(of, weights)
