@@ -317,7 +317,7 @@ class MotionSampler:
         return (
             jnp.tile(flight.z, (count, 1, 1)),
             level,
-            jnp.broadcast_to(history + jnp.arange(n), (count * b, n)),
+            history + np.arange(n)[None],
             without("history", mask, mask.at[..., :history].set(False)),
             jax.tree.map(lambda x: jnp.tile(x, (count, 1, 1, 1)), sound),
             without("audio", heard, jnp.zeros_like(heard)),

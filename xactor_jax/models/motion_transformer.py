@@ -106,7 +106,7 @@ class KeyValueCache:
 
     def turned(self) -> Remembered:
         """For passes after these tokens: keys rotated to their places in the cache."""
-        places = jnp.broadcast_to(jnp.arange(self.keys.shape[2]), self.keys.shape[1:3])
+        places = np.arange(self.keys.shape[2])[None]
         heads_first = "b h heads d -> b heads h d"
         return Remembered(
             [
@@ -186,7 +186,7 @@ class MotionTransformer(nnx.Module):
         self,
         z: Float[Array, "b n d"],
         noise_level: Float[Array, "#b m"] | Modulation,
-        positions: Int[Array, "b n"],
+        positions: Int[Array, "#b n"] | Int[np.ndarray, "#b n"],
         mask: Bool[Array, "#b n k"] | Bool[np.ndarray, "#b n k"],
         audio: Float[Array, "b a f"] | Heard,
         audio_heard: Bool[Array, "b n window"],
@@ -378,7 +378,7 @@ class RotaryAttention(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "b n d"],
-        positions: Int[Array, "b n"],
+        positions: Int[Array, "#b n"] | Int[np.ndarray, "#b n"],
         mask: Bool[Array, "#b n k"],
         past: KeysAndValues | None = None,
     ) -> tuple[Float[Array, "b n d"], KeysAndValues]:

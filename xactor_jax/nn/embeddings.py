@@ -43,12 +43,19 @@ def interleaved_positions(length: int, width: int) -> Float[np.ndarray, "{length
 
 
 def rotate(
-    x: Float[Array, "b n heads d"], positions: Float[Array, "b n"], theta: float = 10_000.0
+    x: Float[Array, "b n heads d"],
+    positions: Float[Array, "#b n"] | Float[np.ndarray, "#b n"],
+    theta: float = 10_000.0,
 ) -> Float[Array, "b n heads d"]:
-    """Rotary position embedding of the two halves of each head (RoFormer, arXiv 2104.09864)."""
+    """Rotary position embedding of the two halves of each head (RoFormer, arXiv 2104.09864).
+
+    Sines and cosines of positions in a NumPy array are computed beforehand, and not for every head.
+    """
     half = x.shape[-1] // 2
-    angles = positions[..., None, None] * theta ** (-jnp.arange(half) / half)
-    cosine, sine = jnp.cos(angles), jnp.sin(angles)
+    numbers = np if isinstance(positions, np.ndarray) else jnp
+    angles = positions[..., None, None] * theta ** (-numbers.arange(half) / half)
+    precise = jnp.promote_types(x.dtype, jnp.float32)
+    cosine, sine = (f(angles).astype(precise) for f in (numbers.cos, numbers.sin))
     left, right = x[..., :half], x[..., half:]
     rotated = jnp.concatenate([left * cosine - right * sine, right * cosine + left * sine], axis=-1)
     return rotated.astype(x.dtype)
