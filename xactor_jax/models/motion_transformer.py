@@ -29,7 +29,7 @@ from xactor_jax.sharding import constrain
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MotionTransformerConfig:
-    """Sizes and reach; the defaults are the full size: 199 M parameters, 155 M with one modulation."""
+    """Sizes and reach; by default full: 199 M parameters, or 155 M with shared modulation."""
 
     latent: int = 512
     audio: int = 9216
