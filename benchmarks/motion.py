@@ -98,7 +98,7 @@ def recomputed(sampler: MotionSampler, steps: int) -> tuple[Step, Any]:
         heard = heard_audio(c, jnp.ones(audio.shape[:2], bool))
 
         def denoise(z: Float[Array, "1 c d"], level: Float[Array, "1 c"]) -> Array:
-            output = sampler._network(weights)(
+            output = sampler.network(weights)(
                 jnp.tile(jnp.concatenate([finished, z], axis=1), (2, 1, 1)),
                 jnp.tile(jnp.append(jnp.full(rollout.history, label), level), (2, 1)),
                 positions,

@@ -194,7 +194,8 @@ class MotionSampler:
         rows = len(plan.branches) * batch
         return KeyValueCache.empty(self.config, rows, plan.rollout.history)
 
-    def _network(self, weights: Any) -> MotionTransformer:
+    def network(self, weights: Any) -> MotionTransformer:
+        """The network with weights as they are or as `for_acting` has them."""
         return nnx.merge(self._graph, input_first(weights))
 
     @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -206,7 +207,7 @@ class MotionSampler:
         level: Float[Array, "1 n"],
     ) -> Float[Array, "b n d"]:
         """The guided network's output for the frames in flight, at their levels."""
-        model = self._network(weights)
+        model = self.network(weights)
         output = model(*self._arguments(branches, flight, level, _once(model, flight)))
         return guided_by_each(output, flight.scales)
 
@@ -225,7 +226,7 @@ class MotionSampler:
         labelled may then differ from sweep to sweep (diffusion/level_matrices.py). Where they are
         kept `noised`, `history_noise` is that of all chunks in flight.
         """
-        model = self._network(weights)
+        model = self.network(weights)
         told = _at_levels(model, levels[:-1] if labels is None else labels[:-1])
         once = _once(model, flight)
         return self._advance(plan, weights, flight, once, levels, told, labels)
@@ -235,7 +236,7 @@ class MotionSampler:
         self, plan: Plan, weights: Any, flight: Flight, levels: Float[Array, "sweeps+1 chunks"]
     ) -> tuple[Float[Array, "b n d"], KeyValueCache]:
         """The chunks in flight after the round that finishes the first, and the past with it."""
-        model, rollout, c = self._network(weights), plan.rollout, self.config
+        model, rollout, c = self.network(weights), plan.rollout, self.config
         once = _once(model, flight)
         if rollout.commit == "kept":
             told = _at_levels(model, levels[:-1])
@@ -268,7 +269,7 @@ class MotionSampler:
 
         def denoise(z: Array, told: Modulation) -> Array:
             # Made here, in the loop: XLA transposes outside of it what comes from outside.
-            model, at = self._network(weights), dataclasses.replace(flight, z=z)
+            model, at = self.network(weights), dataclasses.replace(flight, z=z)
             arguments = self._arguments(plan.branches, at, told, once)
             return guided_by_each(model(*arguments), flight.scales)
 
@@ -289,7 +290,7 @@ class MotionSampler:
         """The same, and the first chunk's keys and values in the last sweep."""
         before, last = _sweeps(told, slice(-1)), _sweeps(told, -1)
         z = self._advance(plan, weights, flight, once, levels[:-1], before)
-        model, at = self._network(weights), dataclasses.replace(flight, z=z)
+        model, at = self.network(weights), dataclasses.replace(flight, z=z)
         arguments = self._arguments(plan.branches, at, last, once)
         output = guided_by_each(model(*arguments), flight.scales)
         z = follow(lambda z, level: output, z, levels[-2:], self.flow, self.config.chunk)
