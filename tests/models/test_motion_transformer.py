@@ -192,9 +192,9 @@ def test_only_distances_in_time_matter(forward):
     assert np.abs(stretched - here).max() > 1e-2
 
 
-def test_every_condition_starts_without_effect_on_a_new_network():
-    network = newly_made(lambda rngs: MotionTransformer(CONFIG, rngs=rngs))
-    out = compiled(lambda network, *inputs: network(*inputs), network)(
+def acted(network):
+    """Everything seen and heard."""
+    return network(
         INPUTS.z[None],
         INPUTS.level[None],
         np.arange(TOKENS)[None],
@@ -204,6 +204,12 @@ def test_every_condition_starts_without_effect_on_a_new_network():
         INPUTS.reference[None],
         np.ones(1, bool),
     )
+
+
+@pytest.mark.parametrize("shared_modulation", [False, True])
+def test_every_condition_starts_without_effect_on_a_new_network(shared_modulation):
+    config = dataclasses.replace(CONFIG, shared_modulation=shared_modulation)
+    out = compiled(acted, newly_made(lambda rngs: MotionTransformer(config, rngs=rngs)))()
     assert out.shape == (1, TOKENS, 2)
     np.testing.assert_array_equal(out, 0)
 
@@ -221,18 +227,6 @@ def test_shared_modulation_is_that_of_blocks_with_equal_layers_but_for_what_they
     nnx.replace_by_pure_dict(state, weights)
     nnx.update(separate, state)
 
-    def run(network):
-        return network(
-            INPUTS.z[None],
-            INPUTS.level[None],
-            np.arange(TOKENS)[None],
-            EVERYTHING[None],
-            INPUTS.audio[None],
-            WINDOW[None],
-            INPUTS.reference[None],
-            np.ones(1, bool),
-        )
-
     # fp32, summed in another order.
-    np.testing.assert_allclose(run(shared), run(separate), atol=1e-5)
-    assert np.ptp(run(shared)) > 0.1
+    np.testing.assert_allclose(acted(shared), acted(separate), atol=1e-5)
+    assert np.ptp(acted(shared)) > 0.1
