@@ -11,7 +11,7 @@ from small_models import quick_compilation as quick_compilation
 from xactor_jax.acting import Acting, LiveActing, perform
 from xactor_jax.data.audio_features import audio_features, recording_gain
 from xactor_jax.data.direction import WIDTH, Told, free, tell
-from xactor_jax.models.motion_transformer import KeyValueCache
+from xactor_jax.models.motion_cache import KeyValueCache
 from xactor_jax.motion_sampler import MotionSampling
 from xactor_jax.timeline import Entry, Timeline
 

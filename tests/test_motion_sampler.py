@@ -24,7 +24,7 @@ from small_models import quick_compilation as quick_compilation
 
 from xactor_jax.data.direction import ALL_OF, WIDTH
 from xactor_jax.diffusion.level_matrices import autoregressive, constant_labels, ramp_labels
-from xactor_jax.models.motion_transformer import KeyValueCache
+from xactor_jax.models.motion_cache import KeyValueCache
 from xactor_jax.motion_sampler import MotionSampling
 
 

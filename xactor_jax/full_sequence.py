@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from xactor_jax.diffusion.samplers import Window, euler_step, in_windows, linear_levels
 from xactor_jax.diffusion.windows import open_windows
-from xactor_jax.models.motion_transformer import KeyValueCache
+from xactor_jax.models.motion_cache import KeyValueCache
 from xactor_jax.motion_sampler import Flight, MotionSampler, MotionSampling
 from xactor_jax.sharding import to_host
 

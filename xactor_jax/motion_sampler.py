@@ -29,14 +29,8 @@ from xactor_jax.diffusion.processes import Flow
 from xactor_jax.diffusion.rollout import Rollout
 from xactor_jax.diffusion.samplers import follow
 from xactor_jax.errors import InputError
-from xactor_jax.models.motion_transformer import (
-    Heard,
-    KeyValueCache,
-    Modulation,
-    MotionTransformer,
-    MotionTransformerConfig,
-    Remembered,
-)
+from xactor_jax.models.motion_cache import Heard, KeyValueCache, Modulation, Remembered
+from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
 from xactor_jax.nn.layers import abstract, in_compute_type, input_first, output_first
 from xactor_jax.sharding import platform
 
@@ -59,9 +53,9 @@ class MotionSampling:
     def guidance(self) -> dict[str, float]:
         """The scales of what guides, by what is hidden for it."""
         scales = {
-            "audio": self.audio_guidance,
             "emotion": self.emotion_guidance,
             "history": self.history_guidance,
+            "audio": self.audio_guidance,  # the last: rows that hear nothing are the last ones
         }
         return {name: scale for name, scale in scales.items() if scale != 1}
 
@@ -307,6 +301,7 @@ class MotionSampler:
         sound, past = once
         (b, n, _), history, count = flight.z.shape, len(flight.past.known), len(branches)
         heard, direction = heard_audio(self.config, flight.audio_known), flight.direction
+        hearing = count - ("audio" in branches)
         mask = jnp.tile(flight.past.mask(n, self.config.chunk), (b, 1, 1))
 
         def without(name: str, seen: Array, unseen: Array) -> Array:
@@ -320,8 +315,8 @@ class MotionSampler:
             level,
             history + np.arange(n)[None],
             without("history", mask, mask.at[..., :history].set(False)),
-            jax.tree.map(lambda x: jnp.tile(x, (count, 1, 1, 1)), sound),
-            without("audio", heard, jnp.zeros_like(heard)),
+            sound.copies(hearing),
+            jnp.tile(heard, (hearing, 1, 1)),
             jnp.tile(flight.reference, (count, 1)),
             jnp.tile(flight.reference_seen, count),
             without("emotion", direction, untold),

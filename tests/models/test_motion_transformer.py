@@ -4,6 +4,7 @@ import dataclasses
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -159,6 +160,28 @@ def test_a_token_that_hears_nothing_leaves_the_others_to_hear(forward):
         np.delete(forward(mask=ALONE).output, 3, axis=0),
         atol=1e-6,
     )
+
+
+def test_rows_without_sound_are_rows_that_hear_none_of_it(network):
+    def run(network, audio, heard):
+        def twice(x):
+            return jnp.stack([x, -x])
+
+        return network(
+            twice(INPUTS.z),
+            jnp.tile(INPUTS.level, (2, 1)),
+            np.arange(TOKENS)[None],
+            EVERYTHING[None],
+            audio,
+            heard,
+            twice(INPUTS.reference),
+            np.ones(2, bool),
+        )
+
+    run, audio = compiled(run, network), INPUTS.audio[None]
+    told = run(np.concatenate([audio, audio]), np.stack([WINDOW, SILENCE]))
+    # fp32, summed in another order.
+    np.testing.assert_allclose(run(audio, WINDOW[None]), told, atol=1e-5)
 
 
 def test_a_dropped_reference_is_not_seen(forward):

@@ -9,11 +9,8 @@ import pytest
 from flax import nnx
 from models.random_weights import with_random_weights
 
-from xactor_jax.models.motion_transformer import (
-    KeyValueCache,
-    MotionTransformer,
-    MotionTransformerConfig,
-)
+from xactor_jax.models.motion_cache import KeyValueCache
+from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
 from xactor_jax.models.video_dit import DiT, DiTConfig
 from xactor_jax.models.video_unet import UNet, UNetConfig
 

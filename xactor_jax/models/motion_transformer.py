@@ -11,14 +11,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from xactor_jax.diffusion.noise_levels import chunk_causal_mask
+from xactor_jax.models.motion_cache import Heard, KeyValueCache, Modulation, Remembered, Sound
 from xactor_jax.nn.attention import KeysAndValues, MultiHeadAttention, attention, spread_over_window
 from xactor_jax.nn.embeddings import NoiseLevelEmbedding, rotate
 from xactor_jax.nn.layers import Linear, Offset
@@ -51,103 +50,6 @@ class MotionTransformerConfig:
     def full_sequence(self) -> bool:
         """Whether one chunk fills the context: one noise level, attention both ways."""
         return self.chunk == self.context
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class KeyValueCache:
-    """Keys and values of finished tokens for the tokens to come, the newest last; of fixed size.
-
-    Keys are kept as they are before rotation, and turned by their place in the cache when used: as
-    the oldest leave, the others move to the positions that training knows (Motar and MiniWorld).
-    """
-
-    keys: Float[Array, "layers b h heads d"]
-    values: Float[Array, "layers b h heads d"]
-    known: Bool[Array, " h"]  # False where there is no token yet
-
-    @classmethod
-    def empty(cls, config: MotionTransformerConfig, batch: int, frames: int) -> KeyValueCache:
-        """Room for so many frames."""
-        c = config
-        shape = (c.depth, batch, frames, c.heads, c.width // c.heads)
-        zeros = jnp.zeros(shape, jnp.dtype(c.dtype))
-        return cls(zeros, zeros, jnp.zeros(frames, bool))
-
-    def first(self, frames: int) -> KeyValueCache:
-        """The first so many tokens."""
-        return KeyValueCache(
-            self.keys[:, :, :frames], self.values[:, :, :frames], self.known[:frames]
-        )
-
-    def append(self, newer: KeyValueCache, sink: int = 0) -> KeyValueCache:
-        """With newer tokens at the end, and as many of the oldest gone.
-
-        sink: the first tokens of all, so many, that stay when the cache is full (StreamingLLM,
-          arXiv 2309.17453).
-        """
-        full = self.known[0]
-
-        def slide(old: Array, new: Array, axis: int) -> Array:
-            both = jnp.concatenate([old, new], axis=axis)
-            gone, end = new.shape[axis], both.shape[axis]
-            slid = jax.lax.slice_in_dim(both, gone, end, axis=axis)
-            if not sink:
-                return slid
-            kept = jax.lax.slice_in_dim(both, 0, sink, axis=axis)
-            rest = jax.lax.slice_in_dim(both, sink + gone, end, axis=axis)
-            return jnp.where(full, jnp.concatenate([kept, rest], axis=axis), slid)
-
-        return KeyValueCache(
-            slide(self.keys, newer.keys, 2),
-            slide(self.values, newer.values, 2),
-            slide(self.known, newer.known, 0),
-        )
-
-    def turned(self) -> Remembered:
-        """For passes after these tokens: keys rotated to their places in the cache."""
-        places = np.arange(self.keys.shape[2])[None]
-        heads_first = "b h heads d -> b heads h d"
-        return Remembered(
-            [
-                (rearrange(rotate(key, places), heads_first), rearrange(value, heads_first))
-                for key, value in zip(self.keys, self.values, strict=True)
-            ]
-        )
-
-    def mask(self, frames: int, chunk: int) -> Bool[Array, "1 {frames} k"]:
-        """What new tokens see: everything known, their own chunk, and the new chunks before it."""
-        known = jnp.broadcast_to(self.known, (frames, len(self.known)))
-        return jnp.concatenate([known, chunk_causal_mask(frames, chunk)], axis=1)[None]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Remembered:
-    """What every block's self-attention sees of finished tokens, made once for many passes."""
-
-    keys_and_values: list[KeysAndValues]  # of each block, each (b, heads, h, d), keys rotated
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Heard:
-    """What every block's audio attention sees of some sound, made once for many passes."""
-
-    keys_and_values: list[KeysAndValues]  # of each block, each (b, 1 + a, heads, d)
-
-    def first(self, frames: int) -> Heard:
-        """Of the first so many frames of it."""
-        return jax.tree.map(lambda x: x[:, : 1 + frames], self)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Modulation:
-    """What some noise levels do in every block and at the end, made once for many passes."""
-
-    blocks: list[Float[Array, "*b m d"]]
-    output: Float[Array, "*b m d"]
 
 
 class MotionTransformer(nnx.Module):
@@ -188,8 +90,8 @@ class MotionTransformer(nnx.Module):
         noise_level: Float[Array, "#b m"] | Modulation,
         positions: Int[Array, "#b n"] | Int[np.ndarray, "#b n"],
         mask: Bool[Array, "#b n k"] | Bool[np.ndarray, "#b n k"],
-        audio: Float[Array, "b a f"] | Heard,
-        audio_heard: Bool[Array, "b n window"],
+        audio: Float[Array, "h a f"] | Heard,
+        audio_heard: Bool[Array, "h n window"],
         reference: Float[Array, "b d"],
         reference_seen: Bool[Array, " b"],
         direction: Float[Array, "b n w"] | None = None,
@@ -205,7 +107,8 @@ class MotionTransformer(nnx.Module):
           positions: frame numbers of the tokens within the context (rotary position).
           mask: which tokens each token sees: those of `past`, then those of `z`.
           audio: audio features, one a frame, from one audio window before the first frame to one
-            after the last; or what `hear` made of them.
+            after the last; or what `hear` made of them. Of the batch's first h rows: the others
+            hear nothing, which costs less than to be told so in `audio_heard`.
           audio_heard: which frames of its audio window each token hears; one that hears none hears
             a learned silence, which is also what training drops audio to.
           reference, reference_seen: the portrait's own latent, or False to do without.
@@ -236,7 +139,7 @@ class MotionTransformer(nnx.Module):
     def hear(self, audio: Float[Array, "b a f"]) -> Heard:
         """For passes with the same sound."""
         heard = self._heard(audio)
-        return Heard([block.audio_attention.keys_and_values(heard) for block in self.blocks])
+        return Heard([block.hear(heard) for block in self.blocks])
 
     def modulation(self, noise_level: Float[Array, "*b n"]) -> Modulation:
         """For passes at the same noise levels."""
@@ -292,7 +195,7 @@ class MotionTransformer(nnx.Module):
             if modulation is None:
                 modulation = block.modulation(shared)
             if sound is None:
-                sound = block.audio_attention.keys_and_values(heard)
+                sound = block.hear(heard)
             x = constrain(x, "batch", "frames")
             return block(x, modulation, positions, mask, sound, audio_heard, before)
 
@@ -303,7 +206,7 @@ class MotionTransformer(nnx.Module):
             [
                 *zip(
                     noise_level.blocks if ready else none,
-                    audio.keys_and_values if heard is None else none,
+                    audio.blocks if heard is None else none,
                     none if past is None else past.keys_and_values,
                     strict=True,
                 )
@@ -347,21 +250,31 @@ class Block(nnx.Module):
         self.hidden = linear(c.width, c.feed_forward * c.width)
         self.out = linear(c.feed_forward * c.width, c.width)
 
+    def hear(self, heard: Float[Array, "b 1+a w"]) -> Sound:
+        """Keys and values of a sound, and what its first, the silence, says alone."""
+        keys_and_values = self.audio_attention.keys_and_values(heard)
+        return keys_and_values, self.audio_attention.see_one(keys_and_values[1][:1, :1])
+
     def __call__(self, x, modulation, positions, mask, sound, audio_heard, past):
         """The tokens' new features, and their keys and values in self-attention.
 
-        modulation, sound: what this block's layers of those names make of levels and audio.
+        modulation, sound: what this block makes of levels and audio.
         """
         modulation = of_tokens(modulation, x.shape[1])
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
         h = modulate(self.norm1(x), shift1, scale1)
         seen, own = self.self_attention(h, positions, mask, past)
         x = x + gate1 * seen
-        x = x + self.audio_attention.see_windows(
-            self.audio_norm(x), sound, audio_heard, self.audio_place[...]
-        )
+        x = x + self._said(x, sound, audio_heard)
         h = modulate(self.norm2(x), shift2, scale2)
         return x + gate2 * self.out(nnx.gelu(self.hidden(h))), own
+
+    def _said(self, x, sound, audio_heard) -> Float[Array, "b n w"]:
+        (keys_and_values, silence), hearing = sound, len(audio_heard)
+        said = self.audio_attention.see_windows(
+            self.audio_norm(x[:hearing]), keys_and_values, audio_heard, self.audio_place[...]
+        )
+        return jnp.concatenate([said, jnp.broadcast_to(silence, x[hearing:].shape)])
 
 
 class RotaryAttention(nnx.Module):

@@ -232,6 +232,10 @@ class MultiHeadAttention(nnx.Module):
         seen = windowed_attention(self._queries(x), *context, heard, bias)
         return self.to_out(seen.reshape(x.shape))
 
+    def see_one(self, value: Float[Array, "b q heads e"]) -> Float[Array, "b q d"]:
+        """What is seen by whom sees this value and no other."""
+        return self.to_out(value.reshape(*value.shape[:2], -1))
+
     def _queries(self, x: Float[Array, "b q d"]) -> Float[Array, "b q heads e"]:
         return self.to_q(x).reshape(*x.shape[:2], self.heads, -1)
 

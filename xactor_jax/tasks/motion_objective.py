@@ -19,11 +19,8 @@ from xactor_jax.data.speech_features import SpeechModel
 from xactor_jax.diffusion.noise_levels import Forcing, Levels, fused_snr_weights
 from xactor_jax.diffusion.processes import Flow
 from xactor_jax.errors import InputError
-from xactor_jax.models.motion_transformer import (
-    KeyValueCache,
-    MotionTransformer,
-    MotionTransformerConfig,
-)
+from xactor_jax.models.motion_cache import KeyValueCache
+from xactor_jax.models.motion_transformer import MotionTransformer, MotionTransformerConfig
 from xactor_jax.motion_sampler import (
     Flight,
     MotionSampler,
@@ -51,6 +48,8 @@ class MotionLoss:
 
 class MotionObjective:
     """What is learnt, without the data: parameters, their loss, and shapes of all that it reads."""
+
+    samples = True
 
     def __init__(self, config: Any, latent: int, hearing: MelConfig | SpeechModel):
         self.hearing = hearing
