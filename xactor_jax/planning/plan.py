@@ -31,8 +31,9 @@ def plan_of(
 
     parameters: numbers of all networks, and `learnt`, those that this training changes.
     bytes_per_chip: of one device at once, in a step or while evaluation samples; `bytes_by_kind`
-      and `sampler_bytes_by_kind` say of what. chip_memory: what it has; fits: whether that is
-      enough, and `advice` what to change where it is not.
+      and `sampler_bytes_by_kind`, empty where evaluation only takes losses, say of what.
+      chip_memory: what it has; fits: whether that is enough, and `advice` what to change where it
+      is not.
     flops_per_step: model FLOPs by formula.
     collectives: {kind: {count, runs, bytes sent by a device in a step}}; None where the step does
       not fit and there is no program.
@@ -42,8 +43,8 @@ def plan_of(
     mesh = make_mesh(config.mesh, devices)
     planned, size = Planned(objective, config, mesh), config.batch_size
     step = planned.compile_step(size)
-    sampler = planned.compile_sampler(size)
-    needed = max(step.total, sampler.total)
+    sampler = planned.compile_sampler(size) if objective.samples else None
+    needed = max(step.total, sampler.total if sampler else 0)
     most = None
     if largest:
         compile_at = planned.compile_step
@@ -59,7 +60,7 @@ def plan_of(
         "learnt": planned.learnt,
         "bytes_per_chip": needed,
         "bytes_by_kind": step.kinds,
-        "sampler_bytes_by_kind": sampler.kinds,
+        "sampler_bytes_by_kind": sampler.kinds if sampler else {},
         "chip_memory": chip.memory,
         "fits": fits,
         "advice": [] if fits else advice(planned, needed, most, chip),

@@ -110,12 +110,13 @@ def limit_of(plan: dict[str, Any]) -> str:
 
 
 def _memory(plan: dict[str, Any]) -> Table:
-    table = Table("memory of a device", "step", "evaluation", box=None, pad_edge=False)
-    step, sampler = plan["bytes_by_kind"], plan["sampler_bytes_by_kind"]
-    for kind in dict.fromkeys([*step, *sampler]):
-        table.add_row(kind, size_of(step.get(kind, 0)), size_of(sampler.get(kind, 0)))
-    table.add_row("in all", *(size_of(sum(kinds.values())) for kinds in (step, sampler)))
-    table.add_row("there is", *[size_of(plan["chip_memory"])] * 2)
+    columns = {"step": plan["bytes_by_kind"], "evaluation": plan["sampler_bytes_by_kind"]}
+    columns = {name: kinds for name, kinds in columns.items() if kinds}
+    table = Table("memory of a device", *columns, box=None, pad_edge=False)
+    for kind in dict.fromkeys(kind for kinds in columns.values() for kind in kinds):
+        table.add_row(kind, *(size_of(kinds.get(kind, 0)) for kinds in columns.values()))
+    table.add_row("in all", *(size_of(sum(kinds.values())) for kinds in columns.values()))
+    table.add_row("there is", *[size_of(plan["chip_memory"])] * len(columns))
     return table
 
 

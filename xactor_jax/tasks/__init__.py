@@ -31,6 +31,11 @@ class ShapedObjective(Objective, Protocol):
         """Shapes of `Task.frozen`."""
         ...
 
+    @property
+    def samples(self) -> bool:
+        """Whether evaluation makes anything by `sampler`, or takes losses alone."""
+        ...
+
     def sampler(self, params: Any, frozen: Any, batch: dict[str, jax.Array], key: Any) -> Any:
         """What the network is trained for, made from examples; pure, traced by jit."""
         ...

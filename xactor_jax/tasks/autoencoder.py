@@ -273,6 +273,11 @@ class AutoencoderObjective:
         face = decoder(rearrange(motion, "b t d -> (b t) d"), reference)
         return rearrange(face, "(b t) h w c -> b t h w c", t=t)
 
+    @property
+    def samples(self) -> bool:
+        """Not while the encoder learns alone."""
+        return self.weights.renders
+
     def sampler(self, params: Any, frozen: Any, batch: Batch, key: PRNGKeyArray) -> Array:
         """Frames of the targets, as evaluation renders them."""
         return render_examples(self._merge(params, frozen).renderer, batch, key)

@@ -50,6 +50,8 @@ class VideoLoss:
 class VideoObjective:
     """What is learnt, without the data: parameters, their loss, and shapes of all that it reads."""
 
+    samples = True
+
     def __init__(self, config: Any, image: RendererConfig):
         try:
             denoiser = dataclasses.replace(
