@@ -74,8 +74,9 @@ def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformatio
     """The optax chain and its learning rate, from `config.optimizer` and the number of steps.
 
     Fields: learning_rate, warmup_steps, schedule, weight_decay, b1, b2, clip_norm, frozen (parts
-    that keep their values to the last bit, once `without_gradient` has made their gradients zero),
-    slowed (parts that learn at another rate) and slowed_to (that rate, as a share of the others').
+    that keep their values to the last bit, once `without_gradient` has made their gradients zero,
+    and of which no moments are kept), slowed (parts that learn at another rate) and slowed_to (that
+    rate, as a share of the others').
 
     A U-Net that learns too fast gives no sign of it: its group norms take back every overshoot, but
     its features grow along one direction until little else passes the norms (the rate tunes itself:
@@ -88,12 +89,9 @@ def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformatio
     def slowed(params: Any) -> Any:
         return parts_mask(params, config.slowed, "slowed")
 
-    def decays(params: Any) -> Any:
-        return jax.tree.map(
-            lambda decays, frozen: decays and not frozen,
-            weight_decay_mask(params),
-            parts_mask(params, config.frozen, "frozen"),
-        )
+    def learns(params: Any) -> Any:
+        frozen = parts_mask(params, config.frozen, "frozen")
+        return jax.tree.map(lambda is_frozen: not is_frozen, frozen)
 
     chain = [
         optax.clip_by_global_norm(config.clip_norm),
@@ -102,12 +100,13 @@ def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformatio
             b1=config.b1,
             b2=config.b2,
             weight_decay=config.weight_decay,
-            mask=decays,
+            mask=weight_decay_mask,
         ),
     ]
     if config.slowed:
         chain.append(optax.masked(optax.scale(config.slowed_to), slowed))
-    return optax.chain(*chain), schedule
+    optimizer = optax.chain(*chain)
+    return optax.masked(optimizer, learns) if config.frozen else optimizer, schedule
 
 
 def updates_done(opt_state: Any) -> Int[Array, ""]:
