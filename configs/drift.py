@@ -45,16 +45,19 @@ VARIANTS = {
     "context_4": {"motion": {"context": 100}},
     "chunk_10": {"motion": {"chunk": 10}},
     "chunk_25": {"motion": {"chunk": 25}},
+    "shared_modulation": {"motion": {"chunk": 25, "shared_modulation": True}},
+    "own_history_25": {"motion": {"chunk": 25}, "loss": {"own_history": 0.5}},  # after chunk_25
     "audio_window_2": {"motion": {"audio_window": 2}},
     "audio_window_8": {"motion": {"audio_window": 8}},
 }
-AFTER_MIXTURE = ("own_history", "mixture_longer")  # they begin with its weights
+# They begin with another's weights.
+AFTER = {"own_history": "mixture", "mixture_longer": "mixture", "own_history_25": "chunk_25"}
 
 _CONTEXT, _FRAMES = 250, 1_000  # frames of the context, and of a batch
 
 
 def get_config(variant: str = "mixture") -> ConfigDict:
-    """One of `VARIANTS`; those `AFTER_MIXTURE` need `initial_weights`."""
+    """One of `VARIANTS`; those `AFTER` another need `initial_weights`."""
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r}: use one of {', '.join(VARIANTS)}")
     config = motion.get_config("tiny")
@@ -71,7 +74,7 @@ def get_config(variant: str = "mixture") -> ConfigDict:
         {"audio_guidance": 1.25, "emotion_guidance": 4.0, "guide_remembered": True}
     )
     config.seed = int(variant == "mixture_again")
-    if variant in AFTER_MIXTURE:
+    if variant in AFTER:
         config.steps //= 5
     for part, fields in VARIANTS[variant].items():
         config[part].update(fields)

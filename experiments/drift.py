@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.drift import AFTER_MIXTURE, get_config
+from configs.drift import AFTER, get_config
 from experiments.drift_report import write_report
 from xactor_jax.checkpoint import load_kind
 from xactor_jax.command import Parser, run, start_up
@@ -67,6 +67,8 @@ RUNS = (
     ),
     Run("mixture_again", whole=True),
     Run("chunk_25", whole=True),
+    Run("own_history_25", whole=True),
+    Run("shared_modulation", whole=True),
     Run("mixture_repeated", "mixture_again", repeated=True),
     Run("own_history_repeated", "own_history", repeated=True),
     Run("context_1"),
@@ -123,10 +125,10 @@ def weights_of(variant: str, chosen: Namespace) -> Path:
     config.renderer, config.data.folders = chosen.renderer, (chosen.actors,)
     config.data.cache = str(Path(chosen.workdir) / "latents")
     if chosen.steps is not None:
-        config.steps = chosen.steps // 5 if variant in AFTER_MIXTURE else chosen.steps
+        config.steps = chosen.steps // 5 if variant in AFTER else chosen.steps
         config.evaluate_every = config.steps
-    if variant in AFTER_MIXTURE:
-        config.initial_weights = str(weights_of("mixture", chosen))
+    if variant in AFTER:
+        config.initial_weights = str(weights_of(AFTER[variant], chosen))
     print(f"{variant}: {config.steps} steps in {workdir}")
     if train(config, make_task(config), workdir) < config.steps:
         raise InputError(f"{workdir}: stopped; the same command goes on")

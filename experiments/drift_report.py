@@ -18,7 +18,9 @@ _WAYS = {
     "mixture": "(c) mixture",
     "mixture_again": "(c) trained again",
     "chunk_25": "(c) with chunks of 25 frames",
+    "shared_modulation": "(c) likewise, with one modulation",
     "own_history": "(d) mixture, then own history",
+    "own_history_25": "(d) with chunks of 25 frames",
     "full_sequence": "(e) full sequence, windows",
 }
 _HEADINGS = {
