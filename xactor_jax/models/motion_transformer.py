@@ -274,6 +274,8 @@ class Block(nnx.Module):
         said = self.audio_attention.see_windows(
             self.audio_norm(x[:hearing]), keys_and_values, audio_heard, self.audio_place[...]
         )
+        if hearing == len(x):
+            return said
         return jnp.concatenate([said, jnp.broadcast_to(silence, x[hearing:].shape)])
 
 
