@@ -8,8 +8,8 @@ noise levels are our defaults (diffusion/noise_levels.py says why a mixture).
         --config.renderer=runs/autoencoder/model.safetensors
 
 A second stage goes on from those weights, with what the model itself nearly acts as half of the
-histories. In the drift experiment (docs/drift.md) it made performers livelier and more obedient, at
-some cost in distance to real motion:
+histories. In the drift experiment (docs/drift.md) it made performers livelier, with chunks of five
+also more obedient, at some cost in distance to real motion; a large one with chunks of 25:
 
     python -m xactor_jax.main --config=configs/motion.py:tiny --workdir=runs/motion_2 \\
         --config.renderer=runs/autoencoder/model.safetensors \\
