@@ -153,8 +153,8 @@ def test_guidance_ends_with_the_telling(directed):
     ending = begun(emotion_guidance=3.0)
     unguided = begun(emotion_guidance=1.0)
     np.testing.assert_array_equal(ending.past.keys, lasting.past.keys)
-    branches = len(unguided.plan.branches)  # those that are told all, which come first
-    past = (ending.past.keys[:, :branches], ending.past.values[:, :branches], ending.past.known)
+    rows = [ending.plan.branches.index(name) for name in unguided.plan.branches]
+    past = ending.past.keys[:, rows], ending.past.values[:, rows], ending.past.known
     unguided.past = KeyValueCache(*past)
     after, without, guided = (
         performer.push(heard[:, chunk + directed.config.audio_window :])

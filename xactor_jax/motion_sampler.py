@@ -160,7 +160,7 @@ class MotionSampler:
         return Plan(rollout_of(self.config, self.flow, sampling), self.branches(sampling))
 
     def branches(self, sampling: MotionSampling) -> tuple[str, ...]:
-        """What each branch of the batch does not see; the first one sees everything.
+        """What is hidden from each branch of a batch: nothing from the first, sound from the last.
 
         Raises ValueError where there is an emotion guidance but nothing can be told.
         """
