@@ -86,6 +86,7 @@ RUNS = (
     Run("emotion_guidance_6", "mixture", {"emotion_guidance": 6.0}),
     Run("guided_while_told", "mixture_again", {"guide_remembered": False}),
     Run("guided_more", "mixture", {"audio_guidance": 1.5, "emotion_guidance": 6.0}),
+    Run("guided_more_25", "chunk_25", {"audio_guidance": 1.5, "emotion_guidance": 6.0}),
     Run("context_4"),
     Run("chunk_10"),
     Run("audio_window_2"),
