@@ -160,7 +160,7 @@ class MotionSampler:
         return Plan(rollout_of(self.config, self.flow, sampling), self.branches(sampling))
 
     def branches(self, sampling: MotionSampling) -> tuple[str, ...]:
-        """What is hidden from each branch of a batch: nothing from the first, sound from the last.
+        """What is hidden from each branch of the batch; from the first, nothing.
 
         Raises ValueError where there is an emotion guidance but nothing can be told.
         """

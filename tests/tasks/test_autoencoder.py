@@ -15,7 +15,7 @@ from small_models import (
 )
 from small_models import quick_compilation as quick_compilation
 
-from configs import encoder
+from configs import autoencoder, encoder
 from xactor_jax.checkpoint import load_weights, save_weights
 from xactor_jax.data.shards import decode_frames, open_shards
 from xactor_jax.errors import InputError
@@ -131,6 +131,11 @@ def test_a_loss_of_moved_pictures_needs_that_they_are_moved():
     config = autoencoder_config(None, **{"renderer.warps_reference": False})
     with pytest.raises(InputError, match=r"loss\.moved=3\.0 needs config\.renderer\.warps_ref"):
         make_objective(config)
+
+
+@pytest.mark.parametrize(("lesson", "renders"), [(encoder, False), (autoencoder, True)])
+def test_only_evaluation_of_what_renders_is_planned_to_render(lesson, renders):
+    assert make_objective(lesson.get_config("tiny")).samples == renders
 
 
 def test_a_task_that_does_not_exist_is_named(config):
