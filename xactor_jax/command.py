@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -69,32 +70,42 @@ def run(command: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        _refuse()
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        if error.errno in _NO_ROOM:
-            cure = "make room and run again"
-        elif error.errno in _NO_ACCESS and where:
-            cure = "name another path, or change its permissions"
-        else:
+    except Exception as error:
+        if said := _to_mend(error):
+            print(f"error: {said}", file=sys.stderr)
+            _leave(2)
+        if not jax.distributed.is_initialized():
             raise
-        print(f"error: {where}{error.strerror}; {cure}", file=sys.stderr)
-        _refuse()
+        traceback.print_exc()
+        _leave(1)
 
 
-def _refuse() -> NoReturn:
-    """Exit with code 2, also where this process alone has met bad input.
+def _to_mend(error: Exception) -> str | None:
+    """What has gone wrong and what to do, where the user can do something."""
+    if isinstance(error, InputError):
+        return str(error)
+    if not isinstance(error, OSError):
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in _NO_ROOM:
+        return f"{where}{error.strerror}; make room and run again"
+    if error.errno in _NO_ACCESS and where:
+        return f"{where}{error.strerror}; name another path, or change its permissions"
+    return None
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit with a code, also where this process alone has failed.
 
     JAX then waits for the others, who wait for this one, and in the end aborts all of them.
     """
     if jax.distributed.is_initialized():
         sys.stdout.flush()
-        timer = threading.Timer(SECONDS_TO_LEAVE, os._exit, [2])
+        sys.stderr.flush()
+        timer = threading.Timer(SECONDS_TO_LEAVE, os._exit, [code])
         timer.daemon = True  # or it would itself be waited for
         timer.start()
-    sys.exit(2)
+    sys.exit(code)
 
 
 def start_up() -> None:

@@ -12,15 +12,26 @@ from multiprocess.processes import until
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ["launch/tpu_vm.sh", "launch/again.sh", "launch/slurm.sbatch", ".ci/run"]
-# What srun(1) does when tasks end in turn, each after so many seconds with its code.
+# What srun(1) does with tasks that end in turn, each after so many seconds with its code.
 SRUN = """#!{python}
+import itertools
+import os
+import subprocess
 import sys
 
-options = dict(word.partition("=")[::2] for word in sys.argv[1:])
+options = list(itertools.takewhile(lambda word: word.startswith("--"), sys.argv[1:]))
+command = sys.argv[1 + len(options):]
+options = dict(word.partition("=")[::2] for word in options)
 patience = float(options.get("--wait", 0)) or float("inf")
 if {ends}[0][1] and options["--kill-on-bad-exit"] != "0":
     patience = 0
-sys.exit(max(code if seconds <= patience else 137 for seconds, code in {ends}))
+
+
+def task(code):
+    return subprocess.run(command, env=os.environ | {{"CODE": str(code)}}).returncode
+
+
+sys.exit(max(task(code) if seconds <= patience else 137 for seconds, code in {ends}))
 """
 FLAGS = [
     "--config=configs/motion.py:full",
@@ -207,10 +218,17 @@ def test_a_slurm_job_queues_itself_again_until_the_training_is_done(tmp_path, co
     [
         ([(0, 75), (20, 75)], 75, True, 0),
         ([(0, 2), (5, 2)], 2, False, 0),
+        ([(0, 2), (10**6, 0)], 2, False, 0),
         ([(0, 0), (20, 0)], 0, False, 0),
         ([(0, 134), (10**6, 0)], 137, True, 1),
     ],
-    ids=["planned stop", "bad input", "done", "one is lost and the others wait for it"],
+    ids=[
+        "planned stop",
+        "bad input of all",
+        "bad input of one and the others wait for it",
+        "done",
+        "one is lost and the others wait for it",
+    ],
 )
 def test_tasks_of_a_slurm_job_have_time_to_leave_but_not_for_ever(
     tmp_path, ends, code, again, failures
@@ -218,6 +236,7 @@ def test_tasks_of_a_slurm_job_have_time_to_leave_but_not_for_ever(
     program(tmp_path / "scontrol", f'echo "$@" >> {tmp_path}/queue\n')
     program(tmp_path / "srun", "")
     (tmp_path / "srun").write_text(SRUN.format(python=sys.executable, ends=ends))
+    program(tmp_path / ".venv" / "bin" / "python", 'exit "$CODE"\n')
     variables = {"SLURM_CPUS_PER_TASK": "8", "SLURM_JOB_ID": "7"}
     result = launch("slurm.sbatch", *FLAGS, bin=tmp_path, cwd=tmp_path, **variables)
     assert result.returncode == code, result.stderr

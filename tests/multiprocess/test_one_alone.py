@@ -58,7 +58,16 @@ def test_a_save_that_fails_for_one_ends_both(tmp_path):
 
 
 @pytest.mark.slow
-def test_bad_input_of_one_is_its_exit_code_and_does_not_hold_the_other_for_ever(tmp_path):
-    codes, said = ended(tmp_path, training=linear("unreadable_for_one"))
-    assert said[1] == "error: clip 7: cannot be read"
-    assert codes[1] == 2 and codes[0] not in (0, 2)
+@pytest.mark.parametrize(
+    ("training", "code", "line"),
+    [
+        ("unreadable_for_one", 2, "error: clip 7: cannot be read"),
+        ("broken_for_one", 1, "ZeroDivisionError: a fault of the program"),
+    ],
+)
+def test_an_error_of_one_is_its_exit_code_and_does_not_hold_the_other_for_ever(
+    tmp_path, training, code, line
+):
+    codes, _ = ended(tmp_path, training=linear(training))
+    assert line in (tmp_path / "errors_1").read_text().splitlines()
+    assert codes[1] == code and codes[0] not in (0, 2)

@@ -24,13 +24,23 @@ def measured_apart():
     return task
 
 
-class UnreadableForOne(LinearTask):
-    """The second process cannot read what it is to learn from."""
+class WrongForOne(LinearTask):
+    """The second process meets an error where it reads what it is to learn from."""
+
+    error: Exception
 
     def load(self, index, rng):
         if jax.process_index() == 1:
-            raise InputError("clip 7: cannot be read")
+            raise self.error
         return super().load(index, rng)
+
+
+class UnreadableForOne(WrongForOne):
+    error = InputError("clip 7: cannot be read")
+
+
+class BrokenForOne(WrongForOne):
+    error = ZeroDivisionError("a fault of the program")
 
 
 KINDS = {
@@ -38,6 +48,7 @@ KINDS = {
     "stopped_early": stopped_early,
     "measured_apart": measured_apart,
     "unreadable_for_one": UnreadableForOne,
+    "broken_for_one": BrokenForOne,
 }
 
 if __name__ == "__main__":

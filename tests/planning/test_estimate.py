@@ -92,11 +92,22 @@ def test_a_failure_of_the_compiler_is_one_line(monkeypatch):
 
 
 @pytest.mark.libtpu
-@pytest.mark.parametrize("name", ["v4:2x2x1", "v5e:2x4", "v5p:2x2x1", "v6e:2x4", "tpu7x:2x2x1"])
-def test_slices_of_every_generation_can_be_planned_for(name):
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("v4:2x2x1", 4),
+        ("v5e:1x1", 1),
+        ("v5e:2x4", 8),
+        ("v5p:2x2x1", 4),
+        ("v6e:1x1", 1),
+        ("v6e:2x4", 8),
+        ("tpu7x:1x1x1", 2),
+        ("tpu7x:2x2x1", 8),
+    ],
+)
+def test_slices_of_every_generation_can_be_planned_for(name, count):
     devices, chip = topology(name)
-    chips = {"v5e:2x4": 8, "v6e:2x4": 8}.get(name, 4)
-    assert len(devices) == (2 * chips if name.startswith("tpu7x") else chips)
+    assert len(devices) == count
     assert chip is TPUS[name.partition(":")[0]]
     with pytest.raises(InputError, match="no such slice"):
         topology("v5e:3x5")

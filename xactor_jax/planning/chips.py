@@ -92,6 +92,8 @@ def topology(name: str, slices: int = 1) -> tuple[Sequence[jax.Device], Chip]:
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
     if generation == "v4":  # otherwise its two cores are two devices
         options["chip_config_name"] = "megacore"
+    if set(shape.split("x")) == {"1"}:  # one chip, as Colab has; hosts else have four
+        options["chips_per_host_bounds"] = (1, 1, 1)
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception as error:

@@ -111,7 +111,7 @@ class Planned:
             lowered = traced.lower(lowering_platforms=(lowering,))
         flops = executed_flops(traced.jaxpr.jaxpr)
         try:
-            compiled = lowered.compile()
+            compiled = _compile(lowered, platform)
         except JaxRuntimeError as error:
             needed = _needed(str(error), _bytes((given, self.frozen, batch)))
             if needed is None:
@@ -138,6 +138,22 @@ class Planned:
             self.batch(size),
             self.key,
         )
+
+
+# Any window of a convolution will do, not the fastest: the search for it is most of what compiling
+# takes, and memory and exchanges do not depend on it.
+_ANY_WINDOW: dict[str, bool | str] = {"xla_jf_convolution_performance_target": "0"}
+
+
+def _compile(lowered: jax.stages.Lowered, platform: str) -> Any:
+    if platform != "tpu":
+        return lowered.compile()
+    try:
+        return lowered.compile(compiler_options=_ANY_WINDOW)
+    except JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return lowered.compile()  # a libtpu that has another name for it
 
 
 def _laid_out(tree: Any, shardings: Any) -> Any:
