@@ -13,8 +13,9 @@ demo: .venv/installed
 	.venv/bin/python -m xactor_jax.generate \
 		--image=demo/portrait.png --audio=demo/speech.wav --output=demo.mp4
 
+# Two files of tests at a time, which is what 16 GB of memory hold.
 test: .venv/installed-dev
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses=2 --dist=loadscope
 
 # Apache Beam keeps to older releases of what others share with it, so it has its own environment.
 test-beam: .venv-beam/installed

@@ -7,14 +7,14 @@ descended from it, the rest our defaults).
         --config.renderer=runs/autoencoder/model.safetensors
 
 `SLICES` names the devices that each size is meant for; `python -m xactor_jax.plan` says what it
-needs on them or on others.
+needs on them or on others. A window of `full` on each of eight chips does not fit those of v5e.
 """
 
 from ml_collections import ConfigDict
 
 from configs.common import base, check_size
 
-SLICES = {"tiny": "cpu:1", "full": "v5e:2x4"}
+SLICES = {"tiny": "cpu:1", "full": "v6e:2x4"}
 
 
 def get_config(size: str = "full") -> ConfigDict:
