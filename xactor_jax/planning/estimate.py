@@ -141,7 +141,7 @@ class Planned:
 
 
 # Any window of a convolution will do, not the fastest: the search for it is most of what compiling
-# takes, and memory and exchanges do not depend on it.
+# takes, exchanges do not depend on it, and memory by 2 % at most in what was compared.
 _ANY_WINDOW: dict[str, bool | str] = {"xla_jf_convolution_performance_target": "0"}
 
 
