@@ -36,8 +36,9 @@ whichever is more; evaluation itself takes 16 examples of an autoencoder and 8 w
 Model FLOPs are those of a step by formula, without what is computed again to save memory. No step
 is shorter than its roofline: what its arithmetic, memory traffic or exchanges take at the device's
 peak rates. The last column is the version of JAX whose compiler said so: some share memory out
-better than others. It is not asked for the fastest windows of convolutions, whose search takes long;
-with them programs are larger, in the full motion training by 2 % of the memory. Nobody has measured these on the devices yet.
+better than others. It is not asked for the fastest windows of convolutions, whose search takes
+long; with them programs are larger, in the full motion training by 2 % of the memory. Nobody has
+measured these on the devices yet.
 
 | config | devices | mesh | batch | parameters | memory | of | FLOPs | roofline | limited by | JAX |
 |---|---|---|---|---|---|---|---|---|---|---|
