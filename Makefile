@@ -13,7 +13,7 @@ demo: .venv/installed
 	.venv/bin/python -m xactor_jax.generate \
 		--image=demo/portrait.png --audio=demo/speech.wav --output=demo.mp4
 
-# Two files of tests at a time, which is what 16 GB of memory hold.
+# Two files of tests at a time, since most tests keep one core busy.
 test: .venv/installed-dev
 	.venv/bin/python -m pytest --numprocesses=2 --dist=loadscope
 

@@ -25,13 +25,18 @@ def measured_apart():
 
 
 class WrongForOne(LinearTask):
-    """The second process meets an error where it reads what it is to learn from."""
+    """The second process meets an error where it reads what it is to learn from.
+
+    after: examples that it reads before; with some, the first waits for it in the middle of a step.
+    """
 
     error: Exception
+    after = 0
 
     def load(self, index, rng):
-        if jax.process_index() == 1:
+        if jax.process_index() == 1 and self.after == 0:
             raise self.error
+        self.after -= 1
         return super().load(index, rng)
 
 
@@ -41,6 +46,7 @@ class UnreadableForOne(WrongForOne):
 
 class BrokenForOne(WrongForOne):
     error = ZeroDivisionError("a fault of the program")
+    after = 40
 
 
 KINDS = {

@@ -5,6 +5,7 @@ import pytest
 from small_models import small_objective
 
 from xactor_jax.errors import InputError
+from xactor_jax.planning import estimate
 from xactor_jax.planning.chips import TPUS, topology
 from xactor_jax.planning.estimate import (
     Compiled,
@@ -89,6 +90,21 @@ def test_a_failure_of_the_compiler_is_one_line(monkeypatch):
     monkeypatch.setattr(jax.stages.Lowered, "compile", fail)
     with pytest.raises(InputError, match=r"^the compiler fails.* \(INTERNAL: no such shape\); try"):
         planned.compile_step(config.batch_size)
+
+
+@pytest.mark.parametrize("refusal", ["No such compile option: 'x'", "Ran out of memory"])
+def test_a_compiler_without_the_option_that_saves_time_is_asked_without_it(refusal):
+    class Lowered:
+        def compile(self, compiler_options=None):
+            if compiler_options:
+                raise jax.errors.JaxRuntimeError(f"INVALID_ARGUMENT: {refusal}")
+            return "compiled"
+
+    if refusal.startswith("No such"):
+        assert estimate._compile(Lowered(), "tpu") == "compiled"
+    else:
+        with pytest.raises(jax.errors.JaxRuntimeError, match=refusal):
+            estimate._compile(Lowered(), "tpu")
 
 
 @pytest.mark.libtpu
